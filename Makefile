@@ -1,0 +1,53 @@
+# `make` lists the targets. The first one to run builds .venv, once and again when pyproject.toml changes.
+# make PYTHON=python3.12 ...     another interpreter
+# make VENV=$CONDA_PREFIX ...    the environment of environment.yml instead of .venv
+# make lab ARGS=--no-browser     options for JupyterLab
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab docs docs-serve figures export clean
+
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "ctm needs Python 3.10 or newer and $(PYTHON) is not: try make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+	  { echo "$(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# papermill would read the notebook from stdin where that is a pipe
+demo: $(STAMP)  ## fit, mask and score on the embedded set, a few minutes on a laptop
+	@mkdir -p runs
+	$(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity.ipynb -p lam 0.01 </dev/null
+	@$(BIN)/python -m ctm.results
+
+test: $(STAMP)  ## every notebook, the docs, the rules of the house
+	$(BIN)/python -m pytest
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab $(ARGS)
+
+docs: $(STAMP)  ## build the docs site into _docs
+	$(BIN)/python nbs/_sphinx/build.py
+
+docs-serve: docs  ## show the docs site at http://localhost:8000
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8000
+
+figures: $(STAMP)  ## make the committed figures again
+	@mkdir -p runs
+	$(BIN)/papermill nbs/sensitivity.ipynb runs/figures.ipynb </dev/null
+
+export: $(STAMP)  ## after editing notebooks: write ctm/ and README.md, clean the notebooks
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python nbs/_sphinx/readme.py
+
+clean:  ## delete what was built; data, runs and .venv stay
+	rm -rf _docs* _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find ctm nbs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,207 @@
+"""The docs site: `python nbs/_sphinx/build.py [folder]`, by default settings.ini's doc_path.
+
+nbdev processes the notebooks, this file turns them into MyST notebooks, Sphinx makes the pages.
+No cell runs: outputs are the saved ones, documentation comes from the exported modules.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import nbformat
+from execnb.nbio import read_nb
+from nbdev.config import get_config
+from nbdev.doclinks import NbdevLookup, _nbpath2html, nbglob
+from nbdev.processors import FilterDefaults
+from nbdev.showdoc import show_doc
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from readme import ROOT, relink
+
+HERE = Path(__file__).resolve().parent
+CFG = get_config(path=HERE)
+SITE = CFG.doc_host + CFG.doc_baseurl
+SOURCE = f"{CFG.git_url}/blob/{CFG.branch}"
+TAGS = {
+    ("echo", "false"): "remove-input",
+    ("output", "false"): "remove-output",
+    ("code-fold", "true"): "hide-input",
+}
+
+
+class Documented(FilterDefaults):
+    "nbdev's processing, less what runs cells or serves Quarto; exported code stays, to be shown on demand."
+
+    def base_procs(self):
+        skip = {"FrontmatterProc", "insert_warning", "exec_show_docs", "rm_export", "mv_exports", "add_fold"}
+        return [p for p in super().base_procs() if p.__name__ not in skip]
+
+
+def page_name(path: str) -> str:
+    "nbs/datasets/01_x.ipynb -> datasets/x, as in the links that nbdev writes."
+    return _nbpath2html(Path(path).relative_to("nbs")).with_suffix("").as_posix()
+
+
+def section(path: str) -> str:
+    "The part of the site where a notebook belongs."
+    folder, name = os.path.split(path)
+    if folder == "nbs/datasets":
+        return "Datasets"
+    return "Library" if name[0].isdigit() else "Reports"
+
+
+def label(page: str, name: str) -> str:
+    "The anchor of a documented name; two modules may use the same one."
+    return f"{page}-{name}".replace("/", "-").lower()
+
+
+def joined(x):
+    "nbformat on disk keeps texts as lists of lines; in memory they are strings."
+    if isinstance(x, dict):
+        return {k: joined(v) for k, v in x.items()}
+    return "".join(x) if isinstance(x, list) and all(isinstance(o, str) for o in x) else x
+
+
+def documented(path: str) -> list:
+    "The cells of a notebook. A `show_doc(name)` cell has its documentation, in markdown, as `doc`."
+    nb = read_nb(ROOT / path)
+    Documented()(nb)
+    names = {}
+    for cell in nb.cells:
+        for module in (cell.get("directives_") or {}).get("default_exp", []):
+            names.update(vars(import_module(f"{CFG.lib_name}.{module}")))
+    for cell in nb.cells:
+        cell.outputs = [nbformat.from_dict(joined(o)) for o in cell.get("outputs", [])]
+        call = re.search(r"^show_doc\(.*\)", cell.source, flags=re.M)
+        if cell.cell_type == "code" and call:
+            shown = eval(call[0], {**names, "show_doc": show_doc})
+            cell.doc = NbdevLookup().linkify(shown._repr_markdown_())
+    return nb.cells
+
+
+class Page:
+    "One notebook on its way to the site."
+
+    def __init__(self, path: str):
+        self.path, self.name, self.cells = path, page_name(path), documented(path)
+        headings = re.findall(r"^### (\S+)$", "\n".join(c.get("doc", "") for c in self.cells), flags=re.M)
+        self.anchors = {label(self.name, h): h for h in reversed(headings)}  # `Cached` may share `cached`'s
+
+    def text(self, s: str, labels: set[str]) -> str:
+        "Markdown of nbdev and Quarto -> MyST."
+
+        def to_name(m: re.Match) -> str:  # a method without its own entry is found at its class
+            for name in (m[2], m[2].split(".")[0]):
+                if label(m[1], name) in labels:
+                    return f"](#{label(m[1], name)})"
+            return f"](/{m[1]}.ipynb)"
+
+        def to_path(path: str) -> str:
+            if path.endswith(".ipynb") and path.startswith("nbs/"):
+                return f"/{page_name(path)}.ipynb"
+            return f"/{path}" if path.startswith("figures/") else f"{SOURCE}/{path}"
+
+        s = relink(s, os.path.dirname(self.path), to_path)
+        s = re.sub(rf"\]\({re.escape(SITE)}/([\w/-]+)\.html#([\w.]+)\)", to_name, s)
+        s = re.sub(r"^::: *\{\.callout-(\w+)[^}]*\}", r":::{\1}", s, flags=re.M)
+        s = re.sub(r"(?<![\w`])@(fig-[\w-]+)", r"{numref}`\1`", s)
+        return re.sub(r"(?<![\w`])@(tbl-[\w-]+)", r"[table](#\1)", s)
+
+    def doc(self, s: str, labels: set[str]) -> str:
+        "`show_doc`'s markdown as MyST, its link to the source after the heading."
+        link = re.search(r"^\[source\]\((\S+?)\)\{.*?\}\n", s, flags=re.M)
+        s = self.text(s.replace(link[0], "") if link else s, labels).removeprefix("---").lstrip()
+        after = f"\n\n[source]({link[1]}){{.source}}" if link else ""
+
+        def heading(m: re.Match) -> str:
+            anchor = label(self.name, m[1])
+            target = f"({anchor})=\n" if self.anchors[anchor] == m[1] else ""
+            return f"{target}### `{m[1]}`{after}"
+
+        return re.sub(r"^### (\S+)$", heading, s, count=1, flags=re.M)
+
+    def convert(self, labels: set[str]) -> Iterator:
+        "The page's cells. Exported code follows its documentation, folded."
+        docs, exported = [], []
+        for c in self.cells:
+            directives = set(getattr(c, "directives_", None) or ())
+            if "doc" in c:  # nbdev adds a cell's names in reverse order
+                place = 0 if hasattr(c, "has_sd") else len(docs)
+                docs.insert(place, new_markdown_cell(self.doc(c.doc, labels)))
+                continue
+            yield from docs + exported
+            docs, exported = [], []
+            if c.cell_type == "code" and directives & {"export", "exports"}:
+                exported = [self.code(c, ["hide-input"] if "export" in directives else [])]
+            elif not directives & {"hide", "default_exp", "exporti"}:
+                yield from self.plain(c, labels)
+        yield from docs + exported
+
+    def plain(self, c, labels: set[str]) -> Iterator:
+        "A cell of text, or of code with its outputs, by Quarto's options."
+        if c.cell_type == "markdown":
+            yield new_markdown_cell(self.text(c.source, labels))
+        if c.cell_type != "code":
+            return
+        options = dict(re.findall(r"^#\| *([\w-]+): *(.*?)\s*$", c.source, flags=re.M))
+        cell = self.code(c, [tag for (k, v), tag in TAGS.items() if options.get(k) == v])
+        if not cell.source or options.get("include") == "false":
+            return
+        caption = {k: v.strip("\"'") for k, v in options.items() if k.endswith("-cap")}
+        if "tbl-cap" in caption:
+            yield new_markdown_cell(f"({options.get('label')})=\n**Table.** {caption['tbl-cap']}")
+        if "fig-cap" in caption:
+            cell.metadata.mystnb = {"figure": {"name": options.get("label"), "caption": caption["fig-cap"]}}
+        yield cell
+
+    def code(self, c, tags: list[str]):
+        "A code cell without its directives."
+        source = re.sub(r"^#\|.*\n?", "", c.source, flags=re.M).strip()
+        return new_code_cell(source, outputs=c.outputs, metadata={"tags": tags})
+
+
+def write_sources(folder: Path) -> None:
+    "The site as Sphinx reads it: MyST notebooks, the figures, a table of contents on the first page."
+    pages = [Page(p.relative_to(ROOT).as_posix()) for p in sorted(nbglob(CFG.nbs_path, as_path=True))]
+    names = [p.name for p in pages]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise SystemExit(f"two notebooks make the same page: {twice}")
+    labels = set().union(*(p.anchors for p in pages))
+    toc = {s: [p.name for p in pages if section(p.path) == s] for s in ("Library", "Datasets", "Reports")}
+    toc["Reports"].remove("index")
+    for page in pages:
+        cells = list(page.convert(labels))
+        if page.name == "index":
+            for part, listed in toc.items():
+                lines = ["```{toctree}", ":hidden:", f":caption: {part}", "", *listed, "```"]
+                cells += [new_markdown_cell("\n".join(lines))] if listed else []
+        spec = {"name": "python3", "display_name": "python3", "language": "python"}
+        target = folder / f"{page.name}.ipynb"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), target)
+    if (ROOT / "figures").exists():
+        shutil.copytree(ROOT / "figures", folder / "figures")
+
+
+def main(out: Path) -> int:
+    "Build beside `out` and put it in place only when Sphinx had nothing to say."
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.") as tmp:
+        src, html = Path(tmp, "src"), Path(tmp, "html")
+        write_sources(src)
+        options = ["-q", "-W", "--keep-going", "-c", HERE, "-d", Path(tmp, "doctrees")]
+        failed = subprocess.call([sys.executable, "-m", "sphinx", *options, src, html])
+        if not failed:
+            if out.exists():
+                out.rename(Path(tmp, "old"))
+            html.rename(out)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else CFG.doc_path).resolve()))

@@ -1,0 +1,221 @@
+"The rules of the house: what is generated matches its source, notebooks stay small, the site holds together."
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from nbdev.config import get_config
+from nbdev.doclinks import nbglob
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings its twin
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted(nbglob(ROOT / "nbs", as_path=True))
+CELLS = {p: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in NOTEBOOKS}
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def code(path):
+    return [c for c in CELLS[path] if c["cell_type"] == "code"]
+
+
+def module(path):
+    "The module that a notebook exports, None for a report."
+    found = [re.search(r"^#\| *default_exp +(\S+)", source(c), flags=re.M) for c in code(path)]
+    return next((m[1] for m in found if m), None)
+
+
+def run(*command, **kwargs):
+    env = {k: v for k, v in os.environ.items() if k != "IN_TEST"}  # with it nbdev_export does nothing
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, env=env, **kwargs
+    )
+
+
+CELL_LINES, MODULE_LINES, NOTEBOOK_CELLS, NOTEBOOK_BYTES, REPORT_CELLS = 40, 250, 75, 500_000, 12
+LIBRARY = [p for p in NOTEBOOKS if module(p)]
+REPORTS = [p for p in NOTEBOOKS if not module(p) and p.stem != "index"]
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda p: p.stem)
+
+
+# Requirements
+
+
+def test_environment_is_the_pip_route():
+    env = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert env["name"] == PROJECT["name"]
+    python, *rest = env["dependencies"]
+    assert rest == ["pip", {"pip": ["-e .[dev]"]}], "pyproject.toml names the requirements"
+    assert python.removeprefix("python=") in Requirement(f"python{PROJECT['requires-python']}").specifier
+
+
+def test_settings_agree_with_pyproject():
+    cfg = get_config(path=ROOT)
+    assert PROJECT["requires-python"] == f">={cfg.min_python}"
+    assert PROJECT["description"] == cfg.description
+    assert PROJECT["name"] == cfg.lib_name
+
+
+def test_nbdev_family_is_pinned():
+    pins = {"nbdev==2.4.14", "execnb==0.1.18", "fastcore==1.14.5", "ghapi==1.1.1", "fastgit==0.1.4"}
+    assert pins <= set(PROJECT["optional-dependencies"]["dev"]), "any other mix fails at `import nbdev`"
+
+
+def test_library_imports_only_what_it_requires():
+    required = {canonicalize_name(Requirement(r).name) for r in PROJECT["dependencies"]}
+    providers = importlib.metadata.packages_distributions()
+    for path in sorted((ROOT / "ctm").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for top in {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"ctm"}:
+                owners = {canonicalize_name(d) for d in providers.get(top, [top])}
+                assert owners & required, f"{path.name} imports {top}: add it to the dependencies"
+
+
+# What is generated
+
+
+def files(root):
+    "Contents by name of what nbdev writes."
+    found = [p for pattern in ("ctm/**/*.py", "nbs/**/*.ipynb") for p in root.glob(pattern)]
+    return {p.relative_to(root).as_posix(): p.read_text(encoding="utf-8") for p in found}
+
+
+def test_library_follows_notebooks(tmp_path):
+    junk = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "_*.html")
+    for folder in ("ctm", "nbs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=junk)
+    shutil.copy(ROOT / "settings.ini", tmp_path)
+    before = files(tmp_path)
+    for p in (tmp_path / "ctm").rglob("*.py"):
+        if p.name != "__init__.py":  # nbdev fills in its version, the rest is ours
+            p.unlink()
+    tools = "from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean"
+    done = run("-c", f"{tools}; nbdev_export(); nbdev_clean()", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    after = files(tmp_path)
+    orphans = sorted(before.keys() - after.keys())
+    assert not orphans, f"no notebook makes {orphans}: delete them"
+    stale = sorted(name for name in after if after[name] != before.get(name))
+    assert not stale, f"{stale} do not match the notebooks: run `make export`"
+
+
+def test_readme_follows_index():
+    done = run("nbs/_sphinx/readme.py", "--check", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ruff():
+    done = run("-m", "ruff", "check", ".", cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+# Notebooks
+
+HOME = re.compile(r"(?<![\w.:/-])/(home|root|tmp|work|Users|mnt|var)/")
+
+
+@each(NOTEBOOKS)
+def test_saved_outputs(path):
+    for cell in code(path):
+        for out in cell["outputs"]:
+            assert out["output_type"] != "error", f"a saved error: {out['ename']} in\n{source(cell)}"
+            data = {"text/plain": out.get("text", ""), **out.get("data", {})}
+            text = "".join("".join(v) for k, v in data.items() if k.startswith("text/"))
+            found = HOME.search(text)
+            assert not found, f"an output names a folder of one machine: {text[found.start() :][:80]}"
+
+
+@each(LIBRARY)
+def test_library_notebook(path):
+    folder = "" if path.parent.name == "nbs" else f"{path.parent.name}."
+    name = module(path)
+    assert name == folder + re.sub(r"^\d+[a-z]?_", "", path.stem), "a module is named after its notebook"
+    assert len(CELLS[path]) <= NOTEBOOK_CELLS, "split the notebook by idea"
+    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures"
+    exported = [s for s in map(source, code(path)) if re.search(r"^#\| *exports?\b", s, flags=re.M)]
+    long = {s.split("\n")[1]: n for s in exported if (n := len(s.splitlines())) > CELL_LINES}
+    assert not long, f"one idea, at most {CELL_LINES} lines, per exported cell: {long}"
+    text = (ROOT / "ctm" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+    body = re.sub(r"\A.*?^# %% auto #0\n__all__ = .*?\]\n", "", text, flags=re.S | re.M)
+    lines = [line for line in body.splitlines() if not line.startswith("# %% ")]
+    assert len(lines) <= MODULE_LINES, f"ctm.{name} has {len(lines)} lines: split it by idea"
+
+
+@each(REPORTS)
+def test_report_notebook(path):
+    assert len(CELLS[path]) <= REPORT_CELLS, "what does not fit belongs in the library"
+    tagged = [c for c in code(path) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1, "papermill needs exactly one cell tagged `parameters`"
+    logic = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try
+    for cell in code(path):
+        tree = ast.parse(re.sub(r"^\s*[%!].*", "", source(cell), flags=re.M))
+        found = [type(n).__name__ for n in ast.walk(tree) if isinstance(n, logic)]
+        assert not found, f"export this logic to the library: {found} in\n{source(cell)}"
+        if tree.body and isinstance(tree.body[-1], ast.Expr):
+            assert cell["outputs"], f"run the notebook before saving it, nothing under\n{source(cell)}"
+
+
+# The site
+
+
+class Links(HTMLParser):
+    "A page's anchors, its links, and what it loads."
+
+    def __init__(self, path):
+        super().__init__()
+        self.ids, self.links, self.loads = set(), set(), set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.ids.add(attrs.get("id"))
+        self.links.update(attrs[k] for k in ("href", "src") if attrs.get(k))
+        if tag in {"script", "img", "iframe"} or attrs.get("rel") in {"stylesheet", "preload"}:
+            self.loads.update(attrs[k] for k in ("href", "src") if attrs.get(k))
+
+
+def test_site(tmp_path):
+    site = tmp_path / "site"
+    done = run("nbs/_sphinx/build.py", site, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout + done.stderr, "the build is quiet"
+    pages = {p: Links(p) for p in site.rglob("*.html") if site / "_static" not in p.parents}
+    for p in NOTEBOOKS:
+        name = re.sub(r"(^|/)\d+[a-z]?_", r"\1", p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix())
+        assert name in {"index.html", *pages[site / "index.html"].links}, f"{name} is not in the contents"
+    for page, found in pages.items():
+        outside = [link for link in found.loads if urlsplit(link).netloc]
+        assert not outside, f"{page.name} needs a network for {outside}"
+        for link in found.links:
+            url = urlsplit(link)
+            if url.scheme or url.netloc:
+                continue
+            target = (page.parent / unquote(url.path)).resolve() if url.path else page
+            assert target.exists(), f"{page.name} links to {link}, which is not there"
+            if url.fragment and target in pages:
+                assert url.fragment in pages[target].ids, f"{page.name}: no such place {link}"
