@@ -27,8 +27,12 @@ TO_CLASS[list(RAW)] = range(len(RAW))
 
 # %% ../../nbs/datasets/dfc2020.ipynb #b933f4e6
 BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12", "VV", "VH")
-MEAN = np.array([1353.9, 1094.3, 999.6, 810.9, 1072.2, 1894.1, 2211.5, 2111.8, 2370.3, 637.7, 10.8, 1611.1, 962.3, -13.95, -21.54])  # B1..B12 in reflectance x 10000, VV and VH in dB
-STD = np.array([170.2, 246.0, 299.4, 476.8, 499.0, 1056.6, 1336.3, 1299.6, 1490.0, 397.6, 4.6, 1095.1, 803.7, 4.33, 6.00])  # same units
+MEAN = np.array(
+    [1353.9, 1094.3, 999.6, 810.9, 1072.2, 1894.1, 2211.5, 2111.8, 2370.3, 637.7, 10.8, 1611.1, 962.3, -13.95, -21.54]
+)  # B1..B12 in reflectance x 10000, VV and VH in dB
+STD = np.array(
+    [170.2, 246.0, 299.4, 476.8, 499.0, 1056.6, 1336.3, 1299.6, 1490.0, 397.6, 4.6, 1095.1, 803.7, 4.33, 6.00]
+)  # same units
 
 # %% ../../nbs/datasets/dfc2020.ipynb #f6d6cd7c
 SENSORS = {"s2": 13, "s1": 2, "dfc": 1}  # folder -> least number of bands
@@ -50,13 +54,15 @@ class Dfc2020(ImageDataset):
         found = {sensor: _patches(folder, sensor) for sensor in SENSORS}
         if not found["dfc"]:
             raise DatasetNotFoundError(
-                f"{folder}: no DFC2020 labels (dfc_*/*_p*.tif). Get the data from IEEE DataPort (DFC2020) and pass root=, "
-                'or leave root unset with preset="demo" to use the embedded set'
+                f"{folder}: no DFC2020 labels (dfc_*/*_p*.tif). Get the data from IEEE DataPort (DFC2020) and "
+                'pass root=, or leave root unset with preset="demo" to use the embedded set'
             )
         for sensor in SENSORS:
             for other in set(found["dfc"]) ^ set(found[sensor]):
                 file = found[sensor].get(other) or found["dfc"][other]
-                raise BadFileError(f"{file}: no matching {sensor if other in found['dfc'] else 'dfc'} file for this patch")
+                raise BadFileError(
+                    f"{file}: no matching {sensor if other in found['dfc'] else 'dfc'} file for this patch"
+                )
         self.paths = [tuple(found[s][key] for s in SENSORS) for key in sorted(found["dfc"])]
         self.names = [s2.stem.replace("_s2", "") for s2, _, _ in self.paths]
         self.embedded, self.source = (Path(root) / "EMBEDDED.json").exists(), Path(root).resolve().name
@@ -73,7 +79,7 @@ class Dfc2020(ImageDataset):
         image = np.concatenate([s2.astype(np.float32).clip(0, 10_000), s1])
         return image, TO_CLASS[dfc[0].astype(np.int64).clip(0, 255)]
 
-
+# %% ../../nbs/datasets/dfc2020.ipynb #6e9ed4fe
 def _patches(folder: Path, sensor: str) -> dict[tuple[int, int], Path]:
     "(scene, patch) -> file, for one sensor."
     pattern = re.compile(rf"_{sensor}_(\w+)_p(\d+)\.tif$")

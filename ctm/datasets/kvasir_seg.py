@@ -45,12 +45,15 @@ class KvasirSeg(ImageDataset):
         if not stems:
             raise DatasetNotFoundError(
                 f"{folder}: no Kvasir-SEG images (images/*.jpg), nor {root / LISTS[split]}. Get the data from "
-                'datasets.simula.no/kvasir-seg and pass root=, or leave root unset with preset="demo" to use the embedded set'
+                "datasets.simula.no/kvasir-seg and pass root=, or leave root unset with "
+                'preset="demo" to use the embedded set'
             )
         self.names = stems
         self.paths = [(folder / "images" / f"{stem}.jpg", folder / "masks" / f"{stem}.jpg") for stem in stems]
         for missing in (file for pair in self.paths for file in pair if not file.is_file()):
-            raise BadFileError(f"{missing}: missing, each image needs a mask of the same name; fetch the data set again")
+            raise BadFileError(
+                f"{missing}: missing, each image needs a mask of the same name; fetch the data set again"
+            )
         self.embedded, self.source = (root / "EMBEDDED.json").exists(), root.resolve().name
 
     def settings(self) -> dict:
@@ -68,7 +71,7 @@ class KvasirSeg(ImageDataset):
         image, mask = image.resize(size, Image.Resampling.BICUBIC), mask.resize(size, Image.Resampling.NEAREST)
         return np.asarray(image).transpose(2, 0, 1).copy(), (np.asarray(mask) > 127).astype(np.uint8)
 
-
+# %% ../../nbs/datasets/kvasir_seg.ipynb #9e960708
 def _open(path: Path, mode: str) -> Image.Image:
     "A decoded image."
     try:
@@ -89,11 +92,12 @@ PRESETS = {
         img_size=((64, 64), "ours: one tile"),
         patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
         in_chans=(3, "Table 7, EndoTect"),
+        epochs=(5, "ours: 7,200 tiles, fourteen times the patches of the land cover"),
         data=(dict(resize=(192, 192), tile=64, share=0.1), "ours; share as DFC2020"),
     ),
 }
 
-
+# %% ../../nbs/datasets/kvasir_seg.ipynb #76e8e32d
 def load(
     root: str | Path,  # the data set's folder
     split: str,  # "train" or "val"
