@@ -26,6 +26,7 @@ demo: $(STAMP)  ## fit, mask and score on the embedded set, a few minutes on a l
 	@mkdir -p runs
 	$(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity.ipynb -p lam 0.01 </dev/null
 	@$(BIN)/python -m ctm.results
+	@echo "the notebook, with its figures: runs/sensitivity.ipynb"
 
 test: $(STAMP)  ## every notebook, the docs, the rules of the house
 	$(BIN)/python -m pytest
@@ -39,9 +40,10 @@ docs: $(STAMP)  ## build the docs site into _docs
 docs-serve: docs  ## show the docs site at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8000
 
-figures: $(STAMP)  ## make the committed figures again
-	@mkdir -p runs
-	$(BIN)/papermill nbs/sensitivity.ipynb runs/figures.ipynb </dev/null
+figures: demo  ## make the committed figures again
+	$(BIN)/papermill nbs/claims.ipynb runs/claims.ipynb </dev/null
+	cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.png | head -1)" figures/masks-embedded.png
+	cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.png | head -1)" figures/lambda-embedded.png
 
 export: $(STAMP)  ## after editing notebooks: write ctm/ and README.md, clean the notebooks
 	$(BIN)/nbdev_export

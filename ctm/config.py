@@ -51,8 +51,8 @@ class Config:
     lam: float = 0.01  # lambda of Equation 1
     gate_init: float = 0.5  # first value of log_alpha
     gate_lr: float = 0.1  # learning rate of the gates
-    penalty_start: float = 0.2  # share of the training before the penalty begins
-    penalty_ramp: float = 0.2  # share of the training over which it grows to lambda
+    penalty_start: float = 0.1  # share of the training before the penalty begins
+    penalty_ramp: float = 0.1  # share of the training over which it grows to lambda
     # fit
     epochs: int = 200
     batch_size: int = 32
@@ -114,7 +114,7 @@ SHARED = {
         batch_size=(32, REFERENCE), lr=(1e-3, OURS), weight_decay=(0.05, OURS), warmup=(0.05, OURS),
     ),
 }  # fmt: skip
-GATES = dict(gate_init=(0.5, OURS), gate_lr=(0.1, OURS), penalty_start=(0.2, OURS), penalty_ramp=(0.2, OURS))
+GATES = dict(gate_init=(0.5, OURS), gate_lr=(0.1, OURS), penalty_start=(0.1, OURS), penalty_ramp=(0.1, OURS))
 
 # %% ../nbs/10_config.ipynb #1fa7ab1e
 def preset_values(

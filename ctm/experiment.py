@@ -125,7 +125,7 @@ def run(
     seed: int = 0,  # of weights, order, masks, gates and views
     root: str | Path | None = None,  # the data set's folder; None: the embedded set (demo) or the data root (paper)
     again: bool = False,  # repeat a run whose result exists
-    **trainer,  # as Lightning's `Trainer`: devices, precision, ...
+    **fit_options,  # of `fit`: num_workers, devices, precision, ...
 ) -> Result:  # saved under runs/results
     "One configuration and seed, from the data to the scores; read from disk if it was run before."
     check_range("seed", seed, 0)
@@ -137,7 +137,7 @@ def run(
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
-    model = fit(config, train, val, folder, seed, **trainer)
+    model = fit(config, train, val, folder, seed, **fit_options)
     save_model(prune_heads(model), folder / "model.safetensors")
     pruned = load_model(folder / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
     found = score_masks(saving(mask_batches(pruned, val, config), folder / "masks", val.colors), len(val.classes))

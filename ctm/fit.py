@@ -98,13 +98,7 @@ class FitModule(L.LightningModule):
         done = self.trainer.global_step / self.trainer.estimated_stepping_batches
         ramp = penalty_scale(done, self.config.penalty_start, self.config.penalty_ramp)
         total, terms = self.loss(self.model(image, label), label, self.model, ramp)
-        if not torch.isfinite(total):
-            names = ", ".join(batch["name"][:4]) + (" ..." if len(batch["name"]) > 4 else "")
-            good = self.trainer.checkpoint_callback.best_model_path or "none yet"
-            raise NonFiniteLossError(
-                f"loss is {total.item()} in epoch {self.current_epoch}, batch {index} ({names}); "
-                f"the last good checkpoint is {good}. Lower lr or gate_lr, or look at these images"
-            )
+        self.refuse_nonfinite("training", total, batch, index)
         values = dict(loss=total.detach(), sparsity=sparsity(self.model), **terms)
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return total
@@ -113,8 +107,19 @@ class FitModule(L.LightningModule):
         image, label = self.views(batch)
         logits = self.model(image)
         bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, label)
+        self.refuse_nonfinite("validation", bce, batch, index)  # weights spoilt by the epoch's last step are not kept
         accuracy = multilabel_accuracy(logits.sigmoid(), label.int(), self.model.num_classes, average="micro")
         self.log_dict(dict(val_bce=bce, val_accuracy=accuracy), batch_size=len(image), sync_dist=True)
+
+    def refuse_nonfinite(self, kind: str, loss: Tensor, batch: dict, index: int) -> None:
+        "Stop before bad weights can be kept, with the names of the batch's images."
+        if not torch.isfinite(loss):
+            names = ", ".join(batch["name"][:4]) + (" ..." if len(batch["name"]) > 4 else "")
+            good = self.trainer.checkpoint_callback.best_model_path or "none yet"
+            raise NonFiniteLossError(
+                f"{kind} loss is {loss.item()} in epoch {self.current_epoch}, batch {index} ({names}); "
+                f"the last good checkpoint is {good}. Lower lr or gate_lr, or look at these images"
+            )
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(parameter_groups(self.model, self.config), betas=(0.9, 0.95))  # Section 8
@@ -174,6 +179,7 @@ def fit(
     folder: str | Path,  # of checkpoints and log; a fit that is there is continued
     seed: int = 0,  # of weights, order, masks, gates and views
     callbacks: Sequence[Callback] = (),  # more of Lightning's callbacks
+    num_workers: int = 0,  # processes that read ahead of the device; the result does not depend on it
     **trainer,  # as Lightning's `Trainer`: devices, num_nodes, precision, ...
 ) -> ClassTokenViT:  # trained, in evaluation mode
     "Train a model by one configuration and seed, or continue where an earlier call stopped."
@@ -198,8 +204,9 @@ def fit(
         with _quiet():
             log_from = CSVLogger(folder, name="log", version=f"epoch{state['epoch'] + 1 if state else 0}")
             run = L.Trainer(logger=log_from, **options | trainer)
-            batches = loader(train, config.batch_size, EpochSampler(train, seed)), loader(val, config.batch_size)
-            run.fit(module, *batches, ckpt_path=last if state else None, weights_only=True)
+            shuffled = loader(train, config.batch_size, EpochSampler(train, seed), num_workers)
+            ordered = loader(val, config.batch_size, num_workers=num_workers)
+            run.fit(module, shuffled, ordered, ckpt_path=last if state else None, weights_only=True)
     module.load_state_dict(load_checkpoint(last)["state_dict"])
     return module.model.eval()
 
@@ -220,7 +227,7 @@ def read_log(
         raise FileNotFoundError(f"{folder}: no log/epoch*/metrics.csv, has a fit run here?")
     return pd.concat(parts).groupby("epoch").last().drop(columns="step").sort_index()
 
-
+# %% ../nbs/12_fit.ipynb #b197f309
 def load_checkpoint(
     path: str | Path,  # written by `fit`
 ) -> dict:  # Lightning's checkpoint: state_dict, epoch, ...

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['ClassTokenLoss']
 
-# %% ../nbs/05_loss.ipynb #97be8bd2
-import torch
+# %% ../nbs/05_loss.ipynb #686a9c9b
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['log', 'load_backbone']
 
-# %% ../nbs/03_pretrained.ipynb #d87f12b7
+# %% ../nbs/03_pretrained.ipynb #919bca53
 import logging
 
 import timm
-import torch
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models import adapt_input_conv

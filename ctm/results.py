@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from .config import Config
-from .core import BadFileError, atomic_path, runs_root, versions
+from .core import BadFileError, atomic_path, repo_root, runs_root, versions
 
 METRICS = ("sparsity", "classifier_accuracy", "pixel_accuracy", "miou")  # the rows of Table 8
 FORMAT = 1  # of the file; another number is not read
@@ -77,13 +77,14 @@ def load_result(
 
 # %% ../nbs/15_results.ipynb #da230b21
 def load_results(
-    folder: str | Path | None = None,  # None: runs/results
+    folder: str | Path | None = None,  # None: runs/results, and the kept ones in figures/results
     **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, that must match
-) -> list[Result]:  # sorted by file name
-    "All results in a folder that meet the conditions."
-    found = []
-    for path in sorted(Path(folder or runs_root() / "results").glob("*.json")):
-        result = load_result(path)
+) -> list[Result]:  # sorted by file name, each run once
+    "All results on disk that meet the conditions; one's own runs go before the kept ones."
+    folders = [Path(folder)] if folder else [repo_root() / "figures" / "results", runs_root() / "results"]
+    files, found = {path.name: path for part in folders for path in part.glob("*.json")}, []
+    for name in sorted(files):
+        result = load_result(files[name])
         values = result.config | dict(seed=result.seed, embedded=result.embedded, source=result.source)
         if all(values.get(name) == value for name, value in conditions.items()):
             found.append(result)
@@ -93,7 +94,7 @@ def load_results(
 def siblings(
     result: Result,  # the run in question
     varying: str,  # field that may differ, "lam" say
-    folder: str | Path | None = None,  # None: runs/results
+    folder: str | Path | None = None,  # as in `load_results`
 ) -> list[Result]:  # including `result` itself, all seeds
     "Results on the same data whose configuration differs from this one's in one field at most."
     mine = result.settings()

@@ -27,8 +27,8 @@ def learning_rate_scale(
 # %% ../nbs/11_schedule.ipynb #86be268f
 def penalty_scale(
     done: float,  # share of the training that is done, in [0, 1]
-    start: float = 0.2,  # share before the penalty begins
-    ramp: float = 0.2,  # share over which it grows
+    start: float = 0.1,  # share before the penalty begins
+    ramp: float = 0.1,  # share over which it grows
 ) -> float:  # in [0, 1]
     "Share of lambda that is charged now (ours)."
     return min(1.0, max(0.0, done - start) / ramp) if ramp else float(done >= start)
