@@ -35,20 +35,11 @@ class GatedAttention(Attention):
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         return self.q_norm(q), self.k_norm(k), v
 
-    def mix(
-        self,
-        q: Tensor,  # (B, heads, N, head width)
-        k: Tensor,  # (B, heads, N, head width)
-        v: Tensor,  # (B, heads, N, head width)
-        gate: Tensor,  # (heads,) in [0, 1]
-    ) -> Tensor:  # (B, N, D)
-        "Gated heads, mixed by the output projection. A layer without heads gives its bias."
-        b, _, n, _ = q.shape
+    def fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        "softmax(q k^T) v of every head, (B, heads, N, head width), by a kernel that never writes the matrix down."
         if self.num_heads == 0:
-            return self.proj.bias.expand(b, n, -1)
-        drop = self.attn_drop.p if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, dropout_p=drop) * gate.to(q.dtype)[:, None, None]
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(b, n, self.attn_dim)))
+            return q
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
 
     def class_rows(
         self,
@@ -59,11 +50,21 @@ class GatedAttention(Attention):
         "The class tokens' rows of the attention matrix, softmax over all tokens."
         return (q[:, :, :num_classes] * self.scale @ k.transpose(-2, -1)).float().softmax(-1)
 
+    def merge(
+        self,
+        heads: Tensor,  # (B, heads, N, head width) output of every head
+        gate: Tensor,  # (heads,) in [0, 1]
+    ) -> Tensor:  # (B, N, D)
+        "Gated heads, mixed by the output projection; without heads its bias is left."
+        b, _, n, _ = heads.shape
+        heads = heads * gate.to(heads.dtype)[:, None, None]
+        return self.proj_drop(self.proj(heads.transpose(1, 2).reshape(b, n, self.attn_dim)))
+
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         "(B, N, D) -> (B, N, D); the mask arguments belong to timm's interface and must stay unset."
         if attn_mask is not None or is_causal:
             raise ValueError("attention masks are not supported: every token attends to every token")
-        return self.mix(*self.project(x), self.head_gate())
+        return self.merge(self.fused(*self.project(x)), self.head_gate())
 
 # %% ../nbs/01_attention.ipynb #0940d07b
 class GatedBlock(Block):
@@ -79,7 +80,8 @@ class GatedBlock(Block):
         q, k, v = self.attn.project(self.norm1(x))
         gate = self.attn.head_gate()
         weight = gate.float() if gated else torch.ones_like(gate, dtype=torch.float32)
-        rows = torch.einsum("bhcn,h->bcn", self.attn.class_rows(q, k, num_classes), weight)
-        x = x + self.drop_path1(self.ls1(self.attn.mix(q, k, v, gate)))
+        rows = self.attn.class_rows(q, k, num_classes)
+        heads = torch.cat([rows.to(v.dtype) @ v, self.attn.fused(q[:, :, num_classes:], k, v)], 2)
+        x = x + self.drop_path1(self.ls1(self.attn.merge(heads, gate)))
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        return x, rows, weight.sum()
+        return x, (rows * weight[:, None, None]).sum(1), weight.sum()

@@ -109,7 +109,7 @@ def close_heads(
 def measure(
     name: str,  # of `SHAPES`
     task: str,  # of `TASKS`
-    repeats: int = 5,  # timed calls
+    repeats: int = 9,  # timed calls
 ) -> dict:  # name, task, batch, seconds, peak_gb, ratio to the task beside it, threads, versions
     "Time of one call and peak memory so far of this process, on random input."
     check_choice("name", name, SHAPES)
@@ -126,8 +126,8 @@ def measure(
             call()
             times.append(time.perf_counter() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in kB
-    middle = [median(times[1:]) for times in seconds]
-    found = dict(name=name, task=task, batch=batch, seconds=middle[0], peak_gb=peak, ratio=middle[0] / middle[-1])
+    ratio = median(own / other for own, other in zip(seconds[0][1:], seconds[-1][1:], strict=True))
+    found = dict(name=name, task=task, batch=batch, seconds=median(seconds[0][1:]), peak_gb=peak, ratio=ratio)
     return found | dict(threads=torch.get_num_threads(), repeats=repeats, versions=versions())
 
 # %% ../nbs/18_cost.ipynb #38a7997c
@@ -160,7 +160,7 @@ def _inference(model, image, task, share):
 def measure_apart(
     name: str,  # of `SHAPES`
     task: str,  # of `TASKS`
-    repeats: int = 5,  # timed calls
+    repeats: int = 9,  # timed calls
 ) -> dict:  # as `measure`
     "`measure` in a process of its own, whose peak memory is its own."
     command = [sys.executable, "-m", "ctm.cost", name, task, "--repeats", str(repeats)]
@@ -172,7 +172,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m ctm.cost", description="Time and memory at a size of Table 7")
     parser.add_argument("name", choices=SHAPES)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=9)
     print(json.dumps(measure(**vars(parser.parse_args()))))
 
 

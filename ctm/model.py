@@ -135,7 +135,8 @@ class ClassTokenViT(VisionTransformer):
         super().__init__(num_classes=0, global_pool="", dynamic_img_size=True, **layers, **shape)
         options = dict(num_classes=num_classes, mask_ratio=mask_ratio, position_rule=position_rule, norm_eps=norm_eps)
         self.options = options | shape  # what `ctm.checkpoint` writes beside the weights
-        self.num_classes, self.mask_ratio, self.position_rule = num_classes, mask_ratio, position_rule
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.mask_ratio, self.position_rule = mask_ratio, position_rule
         self.num_prefix_tokens = num_classes  # patches begin here; [REG] comes last
         self.cls_token = _normal(1, num_classes, embed_dim)
         self.pos_embed = _normal(1, num_classes + self.patch_embed.num_patches + reg_tokens, embed_dim)

@@ -38,6 +38,9 @@ def load_backbone(
     model.load_state_dict(loaded, strict=False)
     left = [k for k in own if k not in loaded]
     log.info("%s: %d tensors loaded; left at their initial value: %s", source, len(loaded), ", ".join(left))
+    unused = [k for k in found if k not in own]
+    if unused:
+        log.warning("%s: this model has no place for %s; is it built with the same options?", source, ", ".join(unused))
     return left
 
 # %% ../nbs/03_pretrained.ipynb #68c4eb1e
