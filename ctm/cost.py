@@ -105,7 +105,7 @@ def close_heads(
         gate.log_alpha.data = values.clone()
     return model
 
-
+# %% ../nbs/18_cost.ipynb #99594fe1
 def measure(
     name: str,  # of `SHAPES`
     task: str,  # of `TASKS`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'EpochSampler', 'mixed_seed', 'NonFiniteLossError', 'FitModule', 'EpochBar', 'loader', 'fit', 'best_precision',
-           'read_log', 'load_checkpoint']
+           'read_log']
 
 # %% ../nbs/12_fit.ipynb #fdb0b768
 import json
@@ -25,8 +25,9 @@ from torch.utils.data import DataLoader, Sampler
 from torchmetrics.functional.classification import multilabel_accuracy
 from tqdm import tqdm
 
+from .checkpoint import load_checkpoint
 from .config import Config, build_model
-from .core import BadFileError, atomic_path
+from .core import atomic_path
 from .data import ImageDataset, center_view, label_from_mask, random_view
 from .loss import ClassTokenLoss
 from .model import ClassTokenViT
@@ -227,22 +228,7 @@ def read_log(
         raise FileNotFoundError(f"{folder}: no log/epoch*/metrics.csv, has a fit run here?")
     return pd.concat(parts).groupby("epoch").last().drop(columns="step").sort_index()
 
-# %% ../nbs/12_fit.ipynb #b197f309
-def load_checkpoint(
-    path: str | Path,  # written by `fit`
-) -> dict:  # Lightning's checkpoint: state_dict, epoch, ...
-    "A fit's checkpoint, read without running code; a `BadFileError` names a file that is damaged or no checkpoint."
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise BadFileError(
-            f"{path}: damaged or not a checkpoint ({type(error).__name__}); delete it to start anew"
-        ) from error
-    if not isinstance(state, dict) or not {"state_dict", "epoch"} <= state.keys():
-        raise BadFileError(f"{path}: not a checkpoint of a fit (no state_dict and epoch); delete it to start anew")
-    return state
-
-
+# %% ../nbs/12_fit.ipynb #acd9d817
 def _claim_folder(folder: Path, config: Config, seed: int) -> None:
     "Write the configuration's key into a new folder; refuse a folder of another one."
     folder.mkdir(parents=True, exist_ok=True)

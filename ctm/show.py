@@ -71,7 +71,7 @@ def mask_figure(
 ) -> Figure:  # one row per image: image, truth, pseudo-mask, class maps
     "Image, truth, pseudo-mask and class maps, from the worst image to the best."
     config = result.settings()
-    items = ranked(result, dataset, config, rows)
+    items, maps = ranked(result, dataset, config, rows), min(maps, len(dataset.classes))
     figure, axes = plt.subplots(
         len(items), 3 + maps, figsize=(1.35 * (3 + maps), 1.4 * len(items) + 0.7), squeeze=False
     )
@@ -83,8 +83,8 @@ def mask_figure(
         best = item["prob"].argsort(descending=True)[:maps].tolist()
         for ax, c in zip(row[3:], best, strict=False):
             ax.imshow(item["maps"][c].cpu(), cmap="magma")
-            present = "" if item["label"][c] else " (absent)"
-            ax.set_title(f"{dataset.classes[c]} {item['prob'][c]:.2f}{present}", fontsize=7)
+            absent = "" if item["label"][c] else ", absent"
+            ax.set_title(f"{dataset.classes[c]} {item['prob'][c]:.2f}{absent}", fontsize=6.5)
         for ax in row[3 + len(best) :]:
             ax.set_visible(False)
     for ax, title in zip(axes[0], ("image", "truth", "pseudo-mask"), strict=False):
@@ -101,7 +101,7 @@ def mask_figure(
 
 # %% ../nbs/17_show.ipynb #0a2d2ffc
 def ranked(result: Result, dataset: ImageDataset, config: Config, rows: int) -> list[dict]:
-    "Images at even steps of the ranking by pixel accuracy, worst first, with all that `mask_batches` gives."
+    "Images of two classes or more at even steps of the ranking by pixel accuracy, worst first."
     model = load_model(run_folder(result.path()) / "model.safetensors")
     items = []
     for batch in mask_batches(model, dataset, config):
@@ -110,6 +110,7 @@ def ranked(result: Result, dataset: ImageDataset, config: Config, rows: int) -> 
             valid = item["mask"] != IGNORE
             item["accuracy"] = (item["pseudo_mask"] == item["mask"])[valid].float().mean().nan_to_num().item()
             items.append(item)
+    items = [item for item in items if item["label"].sum() > 1] or items
     items.sort(key=lambda item: (item["accuracy"], item["name"]))
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, min(rows, len(items)))]
 

@@ -1,5 +1,7 @@
 "Every notebook runs, one test each, by nbdev's own runner."
 
+import os
+
 import nbdev.test
 import pytest
 from nbdev.config import get_config
@@ -15,5 +17,10 @@ def library_first(path):
 
 @pytest.mark.parametrize("path", sorted(nbglob(as_path=True), key=library_first), ids=lambda p: p.stem)
 def test_notebook(path):
-    ok, _ = nbdev.test.test_nb(path.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
+    before = dict(os.environ)  # the runner shares this process: a notebook's variables end with it
+    try:
+        ok, _ = nbdev.test.test_nb(path.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     assert ok, f"{path.name} failed: its traceback is above"
