@@ -75,7 +75,7 @@ def test_killed_run_ends_as_if_never_killed(polyps, tmp_path):
         (["dataset", "dfc"], "dataset='dfc' is unknown"),
         (["lam", "-1"], "lam=-1.0 is out of range"),
         (["lamda", "0.1"], "parameter='lamda' is unknown"),
-        (["root", "/nowhere"], "/nowhere/ROIs0000_test"),
+        (["root", "/nowhere"], "/nowhere/ROIs0000_validation: no DFC2020 labels"),
     ],
 )
 def test_papermill_refuses(parameter, message, tmp_path):
