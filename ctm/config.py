@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'PRESET_NAMES', 'EMBEDDED_SIZE', 'REFERENCE', 'OURS', 'SHARED', 'GATES', 'Config', 'preset_values',
-           'load_config', 'check_parameters', 'load_dataset', 'build_model']
+           'load_config', 'config_table', 'check_parameters', 'load_dataset', 'build_model']
 
 # %% ../nbs/10_config.ipynb #e27b65de
 import dataclasses
@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from .core import check_choice, check_range, data_root, runs_root
@@ -138,6 +139,21 @@ def load_config(
     for name in changes:
         check_choice("field", name, [f.name for f in dataclasses.fields(Config)])
     return Config(dataset=dataset, preset=preset, **values | changes)
+
+# %% ../nbs/10_config.ipynb #5ecfa654
+def config_table(
+    config: Config,  # to be shown
+) -> pd.DataFrame:  # one row per field: value, source
+    "A configuration with the source of each value."
+    known, rows = preset_values(config.dataset, config.preset), {}
+    for f in dataclasses.fields(config):
+        value, (usual, source) = (
+            getattr(config, f.name),
+            known.get(f.name, (None, "default: the paper's rule, or ours")),
+        )
+        changed = f.name in known and value != usual
+        rows[f.name] = dict(value=str(value), source=f"asked for; the preset has {usual}" if changed else source)
+    return pd.DataFrame(rows).T
 
 # %% ../nbs/10_config.ipynb #5b181d49
 def check_parameters(
