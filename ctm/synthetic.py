@@ -6,10 +6,8 @@
 __all__ = ['SPECTRA', 'RAW_CLASSES', 'MAKERS', 'VERSION', 'regions', 'land_cover', 'make_dfc2020', 'endoscopy', 'make_kvasir_seg',
            'make']
 
-# %% ../nbs/09_synthetic.ipynb #b88cce24
+# %% ../nbs/09_synthetic.ipynb #317bb21e
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
-from .core import check_choice, check_range
+from .core import atomic_folder, check_choice, check_range
 
 # %% ../nbs/09_synthetic.ipynb #b92a57e7
 SPECTRA = np.array(
@@ -133,17 +131,8 @@ def make(
     check_choice("name", name, MAKERS)
     check_range("n", n, 1)
     folder = Path(root) / f"{name}-n{n}-seed{seed}-v{VERSION}"
-    if not (folder / "EMBEDDED.json").exists():
-        partial = folder.with_name(f".{folder.name}-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
+    if not folder.exists():
+        with atomic_folder(folder) as partial:
             MAKERS[name](partial, n, np.random.default_rng([seed, n]))
             (partial / "EMBEDDED.json").write_text(json.dumps(dict(name=name, n=n, seed=seed, version=VERSION)))
-            partial.rename(folder)
-        except OSError:
-            if not (folder / "EMBEDDED.json").exists():  # unless another process was faster
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return folder
