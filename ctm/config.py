@@ -154,10 +154,8 @@ def config_table(
     "A configuration with the source of each value."
     known, rows = preset_values(config.dataset, config.preset), {}
     for f in dataclasses.fields(config):
-        value, (usual, source) = (
-            getattr(config, f.name),
-            known.get(f.name) or (f.default, DEFAULTS[f.name]),
-        )
+        value = getattr(config, f.name)
+        usual, source = known.get(f.name) or (f.default, DEFAULTS[f.name])
         changed = f.default is not dataclasses.MISSING and value != usual
         rows[f.name] = dict(value=str(value), source=f"asked for; the preset has {usual}" if changed else source)
     return pd.DataFrame(rows).T

@@ -27,7 +27,7 @@ from .fit import fit, loader
 from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .pruning import prune_heads, sparsity
-from .pseudomask import pseudo_mask
+from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, load_result, result_path
 
 # %% ../nbs/16_experiment.ipynb #ee000837
@@ -37,9 +37,7 @@ def mask_batches(
     dataset: ImageDataset,  # images to be masked
     config: Config,  # view, maps and mask options
     prob_model: nn.Module | None = None,  # whose probabilities choose and order the classes; None: the model's own
-) -> Iterator[
-    dict
-]:  # image (B,K,H,W), mask (B,H,W), label (B,C), prob (B,C), maps (B,C,gh,gw), pseudo_mask (B,H,W), name
+) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name
     "Pseudo-masks of all images, with what they were made from."
     device = next(model.parameters()).device
     for batch in loader(dataset, config.batch_size):
@@ -84,7 +82,7 @@ def constant_scores(
     counts = torch.zeros(len(dataset.classes), dtype=torch.long)
     for batch in loader(dataset, config.batch_size):
         mask = center_view(batch["mask"], config.img_size)
-        counts += torch.bincount(mask[mask != 255].long(), minlength=len(counts))
+        counts += torch.bincount(mask[mask != IGNORE].long(), minlength=len(counts))
     best = torch.zeros(len(counts), len(counts) + 1, dtype=torch.long)
     best[:, counts.argmax()] = counts
     return plain_scores(scores(best))
