@@ -17,16 +17,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from .core import check_choice, check_range, data_root, runs_root
-from .data import ImageDataset, cached
+from .cache import cache_root, cached
+from .core import check_choice, check_range, data_root
+from .data import ImageDataset
 from .model import ClassTokenViT
 from .pruning import head_gates
 from .pseudomask import cut_level
 from .synthetic import make
 
-DATASETS = ("dfc2020", "kvasir_seg")  # each a module of ctm.datasets with PRESETS and load
+# each a module of ctm.datasets with PRESETS and load
+DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 PRESET_NAMES = ("demo", "paper")
-EMBEDDED_SIZE = {"dfc2020": 512, "kvasir_seg": 256}  # training images of the embedded sets
+EMBEDDED_SIZE = dict(voc2012=1024, coco2014=1024, ade20k=512, dfc2020=512, endotect=1024, kvasir_seg=256, folder=512)
 
 # %% ../nbs/10_config.ipynb #e3062ed9
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def load_dataset(
     config: Config,  # which data set and how
     split: str,  # "train" or "val"
     root: str | Path | None = None,  # the data set's folder; None: the embedded set (demo) or the data root (paper)
+    cache: bool = True,  # decode once; the variable CTM_CACHE=off switches caches off for all
 ) -> ImageDataset:  # decoded once, cached
     "The split of a configuration's data set."
     if root is None:
@@ -182,7 +185,16 @@ def load_dataset(
         size = EMBEDDED_SIZE[config.dataset]
         root = make(config.dataset, data_root() / "embedded", size) if embedded else data_root() / config.dataset
     module = importlib.import_module(f"ctm.datasets.{config.dataset}")
-    return cached(module.load(root, split, **config.data), runs_root() / "cache")
+    place = cache_root() if cache else None
+    data = cached(module.load(root, split, **config.data), place, config.data.get("bad", "raise"))
+    if len(data.mean) != config.in_chans:
+        raise ValueError(f"{data.name} has {len(data.mean)} bands here, in_chans={config.in_chans}: make them equal")
+    if any(have < need for have, need in zip(data.size(0), config.img_size, strict=True)):
+        raise ValueError(
+            f"{data.name} has samples of {data.size(0)}, img_size={config.img_size} (height, width): "
+            f"make the reader's size in data={config.data} at least as large"
+        )
+    return data
 
 # %% ../nbs/10_config.ipynb #a1eab5b3
 def build_model(

@@ -22,13 +22,14 @@ from torchmetrics.functional.classification import multilabel_accuracy
 from .checkpoint import load_model, save_model
 from .config import Config, build_model, load_dataset
 from .core import atomic_path, check_range, repo_root, runs_root
-from .data import ImageDataset, center_view, label_from_mask
+from .data import ImageDataset, label_from_mask
 from .fit import fit, loader
 from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .pruning import prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, load_result, result_path
+from .views import center_view
 
 # %% ../nbs/16_experiment.ipynb #ee000837
 @torch.no_grad()
@@ -44,24 +45,24 @@ def mask_batches(
         image, mask = (center_view(batch[key], config.img_size).to(device) for key in ("image", "mask"))
         label = batch["label"].to(device)
         if dataset.share is not None:
-            label = label_from_mask(mask, len(dataset.classes), dataset.share)
+            label = label_from_mask(mask, len(dataset.classes), dataset.share, dataset.background)
         logits, maps = model.attention_maps(image, config.layer_choice(), config.gated)
         prob = (prob_model(image) if prob_model else logits).sigmoid()
         present = label if config.labels == "given" else None
-        options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill)
+        options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
         masks = pseudo_mask(maps, prob, config.img_size, present, **options)
         yield dict(image=image, mask=mask, label=label, prob=prob, maps=maps, pseudo_mask=masks, name=batch["name"])
 
 # %% ../nbs/16_experiment.ipynb #ce107256
 def score_masks(
     batches: Iterator[dict],  # of `mask_batches`
-    num_classes: int,  # C
+    num_values: int,  # classes, and the background where there is one
 ) -> dict:  # classifier_accuracy, pixel_accuracy, miou and iou (list, None for a class that never occurs), in [0, 1]
     "Scores of a data set's pseudo-masks, and the accuracy of its labels."
-    metric, right, images = SegmentationScores(num_classes), 0.0, 0
+    metric, right, images = SegmentationScores(num_values), 0.0, 0
     for batch in batches:
         metric.update(batch["pseudo_mask"].cpu(), batch["mask"].cpu())
-        accuracy = multilabel_accuracy(batch["prob"], batch["label"].int(), num_classes, average="micro")
+        accuracy = multilabel_accuracy(batch["prob"], batch["label"].int(), batch["prob"].shape[1], average="micro")
         right, images = right + accuracy.item() * len(batch["prob"]), images + len(batch["prob"])
     return dict(classifier_accuracy=right / images) | plain_scores(metric.compute())
 
@@ -79,7 +80,7 @@ def constant_scores(
     config: Config,  # view
 ) -> dict:  # pixel_accuracy, miou, iou
     "The best that one class everywhere can score (ours; it is chosen on the masks, which makes it a generous bound)."
-    counts = torch.zeros(len(dataset.classes), dtype=torch.long)
+    counts = torch.zeros(len(dataset.mask_classes), dtype=torch.long)
     for batch in loader(dataset, config.batch_size):
         mask = center_view(batch["mask"], config.img_size)
         counts += torch.bincount(mask[mask != IGNORE].long(), minlength=len(counts))
@@ -138,7 +139,9 @@ def run(
     model = fit(config, train, val, folder, seed, **fit_options)
     save_model(prune_heads(model), folder / "model.safetensors")
     pruned = load_model(folder / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
-    found = score_masks(saving(mask_batches(pruned, val, config), folder / "masks", val.colors), len(val.classes))
+    found = score_masks(
+        saving(mask_batches(pruned, val, config), folder / "masks", val.mask_colors), len(val.mask_classes)
+    )
     seconds = time.monotonic() - start
     result = Result(
         metrics=dict(sparsity=sparsity(pruned)) | found,
@@ -148,7 +151,7 @@ def run(
         seconds=round(seconds, 1),
         source=val.source,
         extra=lower_bounds(pruned, val, config, seed)
-        | dict(classes=val.classes, all_heads_closed=sparsity(pruned) == 1),
+        | dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1),
     )
     result.save()
     return load_result(result.path())
@@ -174,8 +177,8 @@ def lower_bounds(
     given = dataclasses.replace(config, labels="given")
     return dict(
         constant=constant_scores(val, config),
-        untrained=score_masks(mask_batches(untrained, val, config, prob_model=model), len(val.classes)),
-        given_labels=score_masks(mask_batches(model, val, given), len(val.classes)),
+        untrained=score_masks(mask_batches(untrained, val, config, prob_model=model), len(val.mask_classes)),
+        given_labels=score_masks(mask_batches(model, val, given), len(val.mask_classes)),
     )
 
 # %% ../nbs/16_experiment.ipynb #21cb6ea2

@@ -28,11 +28,12 @@ from tqdm import tqdm
 from .checkpoint import load_checkpoint
 from .config import Config, build_model
 from .core import atomic_path
-from .data import ImageDataset, center_view, label_from_mask, random_view
+from .data import ImageDataset, label_from_mask
 from .loss import ClassTokenLoss
 from .model import ClassTokenViT
 from .pruning import sparsity
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
+from .views import center_view, random_view
 
 # %% ../nbs/12_fit.ipynb #fce9b731
 class EpochSampler(Sampler):
@@ -71,11 +72,12 @@ class FitModule(L.LightningModule):
         self,
         model: ClassTokenViT,  # to be trained
         config: Config,  # how
-        share: float | None = 0.1,  # a class is present in a view from this share on; None: labels are given
+        data: ImageDataset,  # its rule for labels, its background, and whether it may be turned
         seed: int = 0,  # of masks, gates and views
     ):
         super().__init__()
-        self.model, self.config, self.share, self.seed = model, config, share, seed
+        self.model, self.config, self.seed = model, config, seed
+        self.share, self.background, self.upright = data.share, data.background, data.upright
         self.loss = ClassTokenLoss(config.lam)
 
     def on_train_batch_start(self, batch: dict, index: int) -> None:
@@ -86,11 +88,12 @@ class FitModule(L.LightningModule):
         "What the model sees of a batch."
         size = self.config.img_size
         if self.training:
-            image, mask = random_view(batch["image"], batch["mask"], size)
+            image, mask = random_view(batch["image"], batch["mask"], size, self.upright)
         else:
             image, mask = center_view(batch["image"], size), center_view(batch["mask"], size)
-        label = batch["label"] if self.share is None else label_from_mask(mask, self.model.num_classes, self.share)
-        return image, label
+        if self.share is None:
+            return image, batch["label"]
+        return image, label_from_mask(mask, self.model.num_classes, self.share, self.background)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
         image, label = self.views(batch)
@@ -189,7 +192,7 @@ def fit(
     folder = Path(folder)
     _claim_folder(folder, config, seed)
     torch.manual_seed(seed)
-    module = FitModule(build_model(config, len(train.classes)), config, train.share, seed)
+    module = FitModule(build_model(config, len(train.classes)), config, train, seed)
     last = folder / "last.ckpt"
     state = load_checkpoint(last) if last.exists() else None
     if state is None or state["epoch"] + 1 < config.epochs:
