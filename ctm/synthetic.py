@@ -141,6 +141,7 @@ def make_folder(
         present = np.flatnonzero(np.bincount(mask.ravel(), minlength=8) >= 0.1 * size * size)
         rows.append(f"{file.name},{';'.join(OWN_CLASSES[c] for c in present)},{index // 4}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    (folder / "mask_values.json").write_text(json.dumps({name: i for i, name in enumerate(OWN_CLASSES)}))
 
 # %% ../nbs/09_synthetic.ipynb #997deef1
 MAKERS = {"dfc2020": make_dfc2020, "kvasir_seg": make_kvasir_seg, "folder": make_folder}
