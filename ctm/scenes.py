@@ -179,8 +179,8 @@ def make_endotect(
             (folder / "segmented-images" / "images" / f"{key}.jpg").write_bytes(place.read_bytes())
             white = Image.fromarray(255 * mask.astype(np.uint8)).convert("RGB")
             white.save(folder / "segmented-images" / "masks" / f"{key}.jpg", quality=92)
-        fold = 0 if index < validation else 1 + index % 4
-        rows.append((name, key, f"{organ} GI", classification, split_name, fold, index % 2))
+        fold = 0 if index < validation else 1 + index // 2 % 4
+        rows.append((name, key, f"{organ} GI", classification, split_name, fold, index // 2 % 2))
     write_tables(folder, sorted(rows))
 
 
