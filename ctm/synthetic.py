@@ -17,6 +17,8 @@ from rasterio.transform import from_origin
 from scipy.ndimage import gaussian_filter
 
 from .core import atomic_folder, check_choice, check_range
+from .objects import make_coco2014, make_voc2012
+from .scenes import make_ade20k, make_endotect
 
 # %% ../nbs/09_synthetic.ipynb #b92a57e7
 SPECTRA = np.array(
@@ -144,7 +146,15 @@ def make_folder(
     (folder / "mask_values.json").write_text(json.dumps({name: i for i, name in enumerate(OWN_CLASSES)}))
 
 # %% ../nbs/09_synthetic.ipynb #997deef1
-MAKERS = {"dfc2020": make_dfc2020, "kvasir_seg": make_kvasir_seg, "folder": make_folder}
+MAKERS = {
+    "voc2012": make_voc2012,
+    "coco2014": make_coco2014,
+    "ade20k": make_ade20k,
+    "dfc2020": make_dfc2020,
+    "endotect": make_endotect,
+    "kvasir_seg": make_kvasir_seg,
+    "folder": make_folder,
+}
 VERSION = 1  # of the pictures: another number, another set
 
 
