@@ -113,13 +113,24 @@ class Cached(ImageDataset):
         for name, size in facts["bytes"].items():
             if (place / name).stat().st_size != size:
                 raise BadFileError(f"{place / name}: has not the {size} bytes that were written")
-        self.kept, self.dataset = facts["kept"], dataset
+        self.kept, self.dataset, self.place = facts["kept"], dataset, place
         self.names = [dataset.names[i] for i in self.kept]
-        arrays = [np.load(place / f"{part}.npy", mmap_mode="r") for part in ("images", "masks", "labels")]
-        self.images, self.masks, self.labels = arrays
+        self._open()
         for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int)).tolist():
-            if _checksum(array[index] for array in arrays) != facts["sums"][index]:
+            if _checksum(array[index] for array in (self.images, self.masks, self.labels)) != facts["sums"][index]:
                 raise BadFileError(f"{place}: sample {index} is not what was written")
+
+    def _open(self) -> None:
+        arrays = [np.load(self.place / f"{part}.npy", mmap_mode="r") for part in ("images", "masks", "labels")]
+        self.images, self.masks, self.labels = arrays
+
+    def __getstate__(self) -> dict:
+        "Workers that are not forked open the arrays themselves instead of getting a copy."
+        return {name: v for name, v in self.__dict__.items() if name not in ("images", "masks", "labels")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         return np.array(self.images[index]), np.array(self.masks[index])

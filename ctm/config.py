@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'PRESET_NAMES', 'EMBEDDED_SIZE', 'REFERENCE', 'OURS', 'SHARED', 'DEFAULTS', 'GATES', 'Config',
-           'preset_values', 'load_config', 'config_table', 'check_parameters', 'load_dataset', 'build_model']
+           'preset_values', 'load_config', 'config_table', 'check_parameters', 'load_dataset', 'reading_table',
+           'build_model']
 
 # %% ../nbs/10_config.ipynb #e27b65de
 import dataclasses
 import hashlib
 import importlib
 import json
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from .cache import cache_root, cached
+from .cache import cache_root, cached, reading_speed
 from .core import check_choice, check_range, data_root
 from .data import ImageDataset
 from .model import ClassTokenViT
@@ -28,7 +30,7 @@ from .synthetic import make
 # each a module of ctm.datasets with PRESETS and load
 DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 PRESET_NAMES = ("demo", "paper")
-EMBEDDED_SIZE = dict(voc2012=1024, coco2014=1024, ade20k=512, dfc2020=512, endotect=1024, kvasir_seg=256, folder=512)
+EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
 
 # %% ../nbs/10_config.ipynb #e3062ed9
 @dataclass(frozen=True)
@@ -195,6 +197,19 @@ def load_dataset(
             f"make the reader's size in data={config.data} at least as large"
         )
     return data
+
+# %% ../nbs/10_config.ipynb #cefdb8b4
+def reading_table(
+    datasets: tuple[str, ...] = DATASETS,  # embedded sets to be read
+    samples: int = 256,  # of each, at most
+) -> pd.DataFrame:  # samples per second from files and from the cache, and their ratio
+    "How fast each reader delivers demo samples, decoded anew and from the cache (ours)."
+    rows = {}
+    for name in datasets:
+        config = load_config(name, "demo")
+        with tempfile.TemporaryDirectory() as folder:
+            rows[name] = reading_speed(load_dataset(config, "train", cache=False), folder, samples)
+    return pd.DataFrame(rows).T
 
 # %% ../nbs/10_config.ipynb #a1eab5b3
 def build_model(

@@ -190,7 +190,7 @@ def adopt(
     for name in (*ImageDataset.__annotations__,):
         setattr(wrapper, name, getattr(dataset, name))
 
-
+# %% ../nbs/08_data.ipynb #5997b8f3
 def readable(
     dataset: ImageDataset,  # to be read once
 ) -> Subset:  # without the images that cannot be read

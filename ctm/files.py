@@ -105,7 +105,7 @@ def _picture(path: Path, rgb: bool) -> tuple[np.ndarray, np.ndarray | None]:
         return np.ascontiguousarray(pixels), None
     return np.where(alpha > 0, pixels, 0), alpha > 0
 
-
+# %% ../nbs/07b_files.ipynb #2279f65e
 def open_picture(
     path: Path,  # of a PNG, JPEG, ...
 ) -> Image.Image:  # decoded, turned by its EXIF tag
@@ -207,7 +207,7 @@ def read_bright(
     check_file(path)
     return np.asarray(open_picture(path).convert("L")) > 127
 
-
+# %% ../nbs/07b_files.ipynb #7e9bb988
 def read_colors(
     path: str | Path,  # of a mask painted in colours
 ) -> np.ndarray:  # (H, W) int64, 65536 r + 256 g + b

@@ -21,14 +21,16 @@ from tqdm import tqdm
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
 from .core import atomic_path, data_root, versions
 from .data import ImageDataset, log
-from .datasets.folder import find_images, masks_against_labels
+from .datasets.folder import find_images
 from .experiment import mask_batches, score_masks
 from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
 from .picture import legend, paint, to_rgb
-from .raster import Masker, mask_file
+from .raster import mask_file
 from .synthetic import make
+from .values import masks_against_labels
 from .views import resize_mask
+from .windows import Masker
 
 # %% ../nbs/20_own.ipynb #15bdda47
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Plan:
     train: ImageDataset  # decoded once
     val: ImageDataset  # decoded once
 
-
+# %% ../nbs/20_own.ipynb #87979f8a
 def plan_own(
     images: str | Path,  # folder of PNG, JPEG or GeoTIFF images
     labels: str | Path | None,  # .csv of `file,label`; None: labels from masks
@@ -51,14 +53,18 @@ def plan_own(
     mask_values: str | Path | dict | None = None,  # as `MaskValues`, or a .json file of it
     size: int = 64,  # side of what the model sees, in pixels
     preset: str = "demo",  # of network and training
-    reader: dict | None = None,  # more options of `ctm.datasets.folder.load`: tile, group, val_share, as_rgb, bad, ...
+    reader: dict | None = None,  # more options of `ctm.datasets.folder.load`: background, tile, group, as_rgb, bad, ...
     **changes,  # fields of `Config` that differ from the preset
 ) -> Plan:  # checked: every file was found, every label understood
     "Read a folder and a table of labels, and refuse what cannot work before any work is done (ours)."
     images = Path(images).resolve()
     if isinstance(mask_values, str | Path):
         mask_values = json.loads(Path(mask_values).read_text())
-    data = dict(images=images.name, labels=labels and _below(labels, images.parent), masks=masks and _below(masks, images.parent))
+    data = dict(
+        images=images.name,
+        labels=labels and _below(labels, images.parent),
+        masks=masks and _below(masks, images.parent),
+    )
     data |= dict(resize=[size, size], mask_values=mask_values) | (reader or {})
     first = find_images(images)[0]
     bands = band_count(images / first, data.get("as_rgb", False))[0]
@@ -68,7 +74,10 @@ def plan_own(
     train, val = (load_dataset(config, split, images.parent) for split in ("train", "val"))
     wrong = masks_against_labels(train) if labels else 0
     if wrong > 0.2:
-        log.warning("%.0f%% of the masks' pixels hold a class that their image's label denies: is mask_values right?", 100 * wrong)
+        log.warning(
+            "%.0f%% of the masks' pixels hold a class that their image's label denies: is mask_values right?",
+            100 * wrong,
+        )
     return Plan(config, images.parent, images, Path(out).resolve(), train, val)
 
 # %% ../nbs/20_own.ipynb #24b1923b
@@ -108,16 +117,20 @@ def train_own(
     plan: Plan,  # what and how
     seed: int = 0,  # of weights, order, masks, gates and views
     **fit_options,  # of `fit`: num_workers, devices, precision, ...
-) -> tuple[Masker, pd.Series]:  # the trained model, ready for raw pixels; scores in [0, 1], NaN where there are no masks
+) -> tuple[Masker, pd.DataFrame]:  # the trained model, ready for raw pixels; scores in [0, 1], NaN without masks
     "Fit the model of a plan and score it on its validation images."
     folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, **fit_options)
     data = plan.train
     masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
-    found = score_masks(mask_batches(model, plan.val, plan.config), len(plan.val.mask_classes))
-    iou = found.pop("iou")
-    scores = pd.Series(found | {f"IoU {name}": v for name, v in zip(plan.val.mask_classes, iou, strict=True)}, dtype=float)
-    facts = dict(scores=scores.to_dict(), config=dataclasses.asdict(plan.config), seed=seed, versions=versions())
+    rows = {}
+    for labels in ("predicted", "given"):
+        config = dataclasses.replace(plan.config, labels=labels)
+        found = score_masks(mask_batches(model, plan.val, config), len(plan.val.mask_classes))
+        iou = found.pop("iou")
+        rows[f"labels {labels}"] = found | {f"IoU {n}": v for n, v in zip(plan.val.mask_classes, iou, strict=True)}
+    scores = pd.DataFrame(rows, dtype=float).T
+    facts = dict(scores=scores.T.to_dict(), config=dataclasses.asdict(plan.config), seed=seed, versions=versions())
     with atomic_path(plan.out / "summary.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, default=str).replace("NaN", "null"))
     return masker, scores
@@ -144,14 +157,16 @@ def mask_own(
     class_maps: bool = False,  # write maps/ too
 ) -> pd.DataFrame:  # one row per image: pixels of each class
     "Write one mask per image; masks that are there are made again."
-    folder, seen = Path(images or plan.images), window_of(plan)
+    folder, seen, known = Path(images or plan.images).resolve(), window_of(plan), {}
+    if folder == plan.images and plan.train.share is None:
+        known = {name: data.read_label(i) for data in (plan.train, plan.val) for i, name in enumerate(data.names)}
     names, rows = find_images(folder), {}
     _refuse_twins(names)
     for name in tqdm(names, desc="masking", leave=False, delay=2):
         source, size = folder / name, image_size(folder / name)
         large = plan.config.data.get("tile") or any(s > 2 * w for s, w in zip(size, seen, strict=True))
         maps = plan.out / "maps" / Path(name).with_suffix(".tif") if class_maps else None
-        options = dict(overlap=overlap, maps=maps, as_rgb=plan.config.data.get("as_rgb", False))
+        options = dict(overlap=overlap, maps=maps, as_rgb=plan.config.data.get("as_rgb", False), label=known.get(name))
         rows[name] = mask_file(
             masker, source, plan.out / "masks" / mask_name(name), window or (seen if large else None), **options
         )
@@ -177,7 +192,7 @@ def overview(
     "Images of the folder and their masks."
     names = find_images(plan.images)
     names = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(columns, len(names))).astype(int))]
-    figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False, dpi=90)
+    figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False, dpi=60)
     figure.subplots_adjust(hspace=0.05, wspace=0.05, bottom=0.12)
     data = plan.train
     for (top, bottom), name in zip(axes.T, names, strict=True):

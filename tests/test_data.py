@@ -288,7 +288,8 @@ MASK = """
 import resource, sys, time
 import numpy as np, torch
 from ctm.config import build_model, load_config
-from ctm.raster import Masker, mask_file
+from ctm.raster import mask_file
+from ctm.windows import Masker
 torch.manual_seed(0)
 config = load_config("folder", in_chans=3, depth=1, embed_dim=16, num_heads=2, batch_size=64)
 model = build_model(config, 3).eval()

@@ -104,6 +104,8 @@ class Voc2012(ImageDataset):
             known = sorted(f.stem for f in lists.glob("*.txt"))
             made = "; data_prep/voc2012.py writes train_aug" if split == "train_aug" else ""
             raise DatasetNotFoundError(f"{lists / split}.txt: no such list, there are {', '.join(known)}{made}")
+        if labels == "xml" and not (base / "Annotations").is_dir():
+            raise DatasetNotFoundError(f"{base / 'Annotations'}: missing; or use labels='cls_labels' or 'masks'")
         names = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
         found = [(self._image(base, n), self._mask(base, n), base / "Annotations" / f"{n}.xml") for n in names]
         needed = [(i, m if labels == "masks" else None, x if labels == "xml" else None) for i, m, x in found]
