@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'is_raster', 'open_raster', 'read_image', 'read_raster', 'check_file', 'open_picture', 'image_size',
-           'read_sparse', 'band_count', 'read_mask', 'read_bright', 'read_colors']
+           'read_sparse', 'band_count', 'read_mask', 'read_band', 'read_bright', 'read_colors']
 
 # %% ../nbs/07b_files.ipynb #393b2b1e
 import warnings
@@ -184,7 +184,7 @@ def read_mask(
         with open_raster(path) as file:
             if file.count != 1:
                 raise BadFileError(f"{path}: a mask has one band, this file has {file.count}")
-            mask = read_image(path)[0][0]
+            mask = read_band(file)
     else:
         image = open_picture(path)
         if image.mode not in ("P", "L", "1"):
@@ -199,6 +199,16 @@ def read_mask(
     return mask
 
 
+def read_band(
+    file: rasterio.DatasetReader,  # open
+) -> np.ndarray:  # (H, W)
+    "The first band as it is stored, its nodata value included."
+    try:
+        return file.read(1)
+    except RasterioError as error:
+        raise BadFileError(f"{file.name}: ends too soon or is damaged ({error}); fetch or export it again") from error
+
+# %% ../nbs/07b_files.ipynb #a47648bc
 def read_bright(
     path: str | Path,  # of a black and white mask, a JPEG perhaps
 ) -> np.ndarray:  # (H, W) bool
@@ -207,7 +217,7 @@ def read_bright(
     check_file(path)
     return np.asarray(open_picture(path).convert("L")) > 127
 
-# %% ../nbs/07b_files.ipynb #7e9bb988
+
 def read_colors(
     path: str | Path,  # of a mask painted in colours
 ) -> np.ndarray:  # (H, W) int64, 65536 r + 256 g + b

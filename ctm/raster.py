@@ -75,7 +75,8 @@ def open_source(
     "An image that is read in parts: a raster from disk, a picture from memory."
     if is_raster(path):
         with open_raster(path) as file:
-            where = dict(crs=file.crs, transform=file.transform) if file.crs else {}
+            known = file.crs or not file.transform.is_identity
+            where = dict(crs=file.crs, transform=file.transform) if known else {}
             yield lambda y, x, h, w: read_raster(file, Window(x, y, w, h)), where
         return
     pixels, valid = read_image(path, as_rgb)

@@ -12,12 +12,14 @@ import pytest
 import rasterio
 import torch
 from pycocotools.coco import COCO
+from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
 from ctm.config import load_config, load_dataset
 from ctm.datasets import ade20k, coco2014, dfc2020, endotect, folder, kvasir_seg, voc2012
 from ctm.files import image_size
-from ctm.synthetic import make
+from ctm.synthetic import make, regions
 from ctm.views import Resized, Tiles
+from ctm.windows import Masker, block_masks, grid_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -325,11 +327,51 @@ def test_memory_does_not_grow_with_the_raster(tmp_path):
     assert peaks[large] < 1.1 * peaks[1024], peaks  # sixteen times the pixels, or more
 
 
+class Seeing(torch.nn.Module):
+    "In place of a trained model: its class maps are the image's own classes, coarse as patches are."
+
+    def __init__(self, classes=6, patch=8):
+        super().__init__()
+        self.classes, self.patch, self.anchor = classes, patch, torch.nn.Parameter(torch.zeros(1))
+
+    def attention_maps(self, image, layers, gated):
+        onehot = torch.stack([(image[:, 0].round() == c).float() for c in range(self.classes)], 1)
+        maps = torch.nn.functional.avg_pool2d(onehot, self.patch)
+        return 20 * (maps.mean((2, 3)) - 0.02), maps + 1e-3 * torch.rand_like(maps)
+
+
+def test_tiled_and_whole_agree_away_from_borders():
+    "Four quarters masked apart, in blocks or in one piece: windows leave no seams."
+    torch.manual_seed(0)
+    scene = regions(np.random.default_rng(0), np.arange(6), 512, 14)
+    config = load_config("folder", in_chans=1, img_size=(64, 64))
+    masker = Masker(Seeing(), config, np.zeros(1), np.ones(1), tuple("abcdef"), ("#000000",) * 6)
+
+    def masked(part, block=None):
+        windows = grid_of(part.shape, 64)
+        read = lambda y, x, h, w: (part[None, y : y + h, x : x + w], None)  # noqa: E731
+        return block_masks(masker, read, windows, block or (0, 0, *part.shape))[0]
+
+    whole, tiled = masked(scene), np.zeros_like(scene)
+    for y in (0, 256):
+        for x in (0, 256):
+            tiled[y : y + 256, x : x + 256] = masked(scene[y : y + 256, x : x + 256])
+    edges = maximum_filter(scene, 3) != minimum_filter(scene, 3)
+    inside = ~binary_dilation(edges, iterations=8)  # a patch of the model from any border
+    assert inside.mean() > 0.2
+    agree = (whole == tiled)[inside].mean()
+    print(f"tiled and whole agree on {agree:.4f} of the pixels a patch away from borders")
+    assert agree >= 0.99 and (whole == scene)[inside].mean() >= 0.99
+
+
 def test_cache_memory_does_not_grow_with_samples(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CTM_DATA", str(tmp_path))
     root = make("dfc2020", tmp_path, n=64)
+    before = set(tmp_path.rglob("*"))
     dataset = load_dataset(load_config("dfc2020"), "train", root)
+    new = set(tmp_path.rglob("*")) - before
+    assert new and all(path.is_relative_to(tmp_path / "cache") for path in new), "nothing is written beside the data"
     assert not any(array.flags.owndata for array in (dataset.images, dataset.masks)), "arrays are on disk"
     assert image_size(dataset.files(0)[0]) == (64, 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
