@@ -60,7 +60,7 @@ def decode(
     for index in tqdm(range(len(dataset)), desc=f"decoding {dataset.name}", leave=False, delay=2):
         try:
             parts = dict(zip(("images", "masks"), dataset.read(index), strict=True))
-            parts["labels"] = np.asarray(dataset[index]["label"], np.uint8) if dataset.share is None else np.zeros(0)
+            parts["labels"] = np.asarray(dataset.read_label(index), np.uint8) if dataset.share is None else np.zeros(0)
         except BadFileError as error:
             if bad == "raise":
                 raise
