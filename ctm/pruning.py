@@ -85,7 +85,7 @@ def has_gates(
     "Whether a model has `HeadGate` modules."
     return any(hasattr(m, "log_alpha") for m in model.modules())
 
-
+# %% ../nbs/04_pruning.ipynb #a5d5c971
 @torch.no_grad()
 def open_heads(
     model: nn.Module,  # any model with `HeadGate` modules
