@@ -135,15 +135,14 @@ def run_baseline(
     if again:
         shutil.rmtree(run_folder(shared), ignore_errors=True)
     start = time.monotonic()
-    model = fit(
-        config, train, val, run_folder(shared), seed, build=baseline.build, loss=baseline.loss, **fit_options
-    ).to("cuda" if torch.cuda.is_available() else "cpu")
-    values = len(val.mask_classes)
-    masks = saving(mask_batches(model, val, config, maps_of=baseline.maps), run_folder(path) / "masks", val.mask_colors)
-    found = score_masks(masks, values)
+    how = dict(build=baseline.build, loss=baseline.loss) | fit_options
+    model = fit(config, train, val, run_folder(shared), seed, **how)
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    masks = mask_batches(model, val, config, maps_of=baseline.maps)
+    found = score_masks(saving(masks, run_folder(path) / "masks", val.mask_colors), len(val.mask_classes))
     seconds = round(time.monotonic() - start, 1)
-    given = mask_batches(model, val, dataclasses.replace(config, labels="given"), maps_of=baseline.maps)
-    extra = dict(baseline=name, classes=val.mask_classes, given_labels=score_masks(given, values))
+    masks = mask_batches(model, val, dataclasses.replace(config, labels="given"), maps_of=baseline.maps)
+    extra = dict(baseline=name, classes=val.mask_classes, given_labels=score_masks(masks, len(val.mask_classes)))
     extra |= dict(constant=constant_scores(val, config), random=random_scores(val, config, seed))
     about = dict(config=dataclasses.asdict(config), seed=seed, embedded=val.embedded, seconds=seconds)
     Result(dict(sparsity=0.0) | found, source=val.source, extra=extra, **about).save()
