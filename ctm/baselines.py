@@ -148,7 +148,7 @@ def run_baseline(
     Result(dict(sparsity=0.0) | found, source=val.source, extra=extra, **about).save()
     return load_result(path)
 
-
+# %% ../nbs/21c_baselines.ipynb #af017288
 def try_baseline(
     name: str,  # one of `BASELINES`
     *args,  # of `run_baseline`
