@@ -10,7 +10,7 @@ __all__ = ['mask_batches', 'score_masks', 'plain_scores', 'constant_scores', 'sa
 import dataclasses
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,14 @@ from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, load_result, result_path
 from .views import center_view
 
-# %% ../nbs/16_experiment.ipynb #ee000837
+# %% ../nbs/16_experiment.ipynb #ec5d498d
 @torch.no_grad()
 def mask_batches(
-    model: ClassTokenViT,  # trained; its device is used
+    model: nn.Module,  # trained; its device is used
     dataset: ImageDataset,  # images to be masked
     config: Config,  # view, maps and mask options
     prob_model: nn.Module | None = None,  # whose probabilities choose and order the classes; None: the model's own
+    maps_of: Callable | None = None,  # (model, image, given labels or None) -> (logits, maps); None: `attention_maps`
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name
     "Pseudo-masks of all images, with what they were made from."
     device = next(model.parameters()).device
@@ -46,9 +47,12 @@ def mask_batches(
         label = batch["label"].to(device)
         if dataset.share is not None:
             label = label_from_mask(mask, len(dataset.classes), dataset.share, dataset.background)
-        logits, maps = model.attention_maps(image, config.layer_choice(), config.gated)
-        prob = (prob_model(image) if prob_model else logits).sigmoid()
         present = label if config.labels == "given" else None
+        if maps_of is None:
+            logits, maps = model.attention_maps(image, config.layer_choice(), config.gated)
+        else:
+            logits, maps = maps_of(model, image, present)
+        prob = (prob_model(image) if prob_model else logits).sigmoid()
         options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
         masks = pseudo_mask(maps, prob, config.img_size, present, **options)
         yield dict(image=image, mask=mask, label=label, prob=prob, maps=maps, pseudo_mask=masks, name=batch["name"])

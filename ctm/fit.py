@@ -10,7 +10,7 @@ __all__ = ['EpochSampler', 'mixed_seed', 'NonFiniteLossError', 'FitModule', 'Epo
 import json
 import logging
 import warnings
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from torchmetrics.functional.classification import multilabel_accuracy
 from tqdm import tqdm
@@ -30,8 +30,7 @@ from .config import Config, build_model
 from .core import atomic_path
 from .data import ImageDataset, label_from_mask
 from .loss import ClassTokenLoss
-from .model import ClassTokenViT
-from .pruning import sparsity
+from .pruning import has_gates, sparsity
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .views import center_view, random_view
 
@@ -70,15 +69,16 @@ class FitModule(L.LightningModule):
 
     def __init__(
         self,
-        model: ClassTokenViT,  # to be trained
+        model: nn.Module,  # to be trained: a `ClassTokenViT`, or with a loss of its own any `model(image) -> logits`
         config: Config,  # how
         data: ImageDataset,  # its rule for labels, its background, and whether it may be turned
         seed: int = 0,  # of masks, gates and views
+        loss: Callable | None = None,  # (model, image, label) -> (total, terms), as `fit`; None: Equation 1
     ):
         super().__init__()
         self.model, self.config, self.seed = model, config, seed
         self.share, self.background, self.upright = data.share, data.background, data.upright
-        self.loss = ClassTokenLoss(config.lam)
+        self.num_classes, self.own_loss, self.loss = len(data.classes), loss, ClassTokenLoss(config.lam)
 
     def on_train_batch_start(self, batch: dict, index: int) -> None:
         "Draws of this step depend on the run's seed, the step and the process alone."
@@ -93,15 +93,19 @@ class FitModule(L.LightningModule):
             image, mask = center_view(batch["image"], size), center_view(batch["mask"], size)
         if self.share is None:
             return image, batch["label"]
-        return image, label_from_mask(mask, self.model.num_classes, self.share, self.background)
+        return image, label_from_mask(mask, self.num_classes, self.share, self.background)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
         image, label = self.views(batch)
         done = self.trainer.global_step / self.trainer.estimated_stepping_batches
         ramp = penalty_scale(done, self.config.penalty_start, self.config.penalty_ramp)
-        total, terms = self.loss(self.model(image, label), label, self.model, ramp)
+        if self.own_loss is None:
+            total, terms = self.loss(self.model(image, label), label, self.model, ramp)
+        else:
+            total, terms = self.own_loss(self.model, image, label)
         self.refuse_nonfinite("training", total, batch, index)
-        values = dict(loss=total.detach(), sparsity=sparsity(self.model), **terms)
+        pruned = dict(sparsity=sparsity(self.model)) if has_gates(self.model) else {}
+        values = dict(loss=total.detach(), **pruned, **terms)
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return total
 
@@ -110,7 +114,7 @@ class FitModule(L.LightningModule):
         logits = self.model(image)
         bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, label)
         self.refuse_nonfinite("validation", bce, batch, index)  # weights spoilt by the epoch's last step are not kept
-        accuracy = multilabel_accuracy(logits.sigmoid(), label.int(), self.model.num_classes, average="micro")
+        accuracy = multilabel_accuracy(logits.sigmoid(), label.int(), self.num_classes, average="micro")
         self.log_dict(dict(val_bce=bce, val_accuracy=accuracy), batch_size=len(image), sync_dist=True)
 
     def refuse_nonfinite(self, kind: str, loss: Tensor, batch: dict, index: int) -> None:
@@ -182,8 +186,10 @@ def fit(
     seed: int = 0,  # of weights, order, masks, gates and views
     callbacks: Sequence[Callback] = (),  # more of Lightning's callbacks
     num_workers: int = 0,  # processes that read ahead of the device; the result does not depend on it
+    build: Callable = build_model,  # (config, number of classes) -> the network to be trained
+    loss: Callable | None = None,  # (model, image, label) -> (total, detached terms to log); None: Equation 1
     **trainer,  # as Lightning's `Trainer`: devices, num_nodes, precision, ...
-) -> ClassTokenViT:  # trained, in evaluation mode
+) -> nn.Module:  # trained, in evaluation mode: a `ClassTokenViT` unless `build` makes another network
     "Train a model by one configuration and seed, or continue where an earlier call stopped."
     if not len(train) or not len(val):
         raise ValueError(
@@ -192,7 +198,7 @@ def fit(
     folder = Path(folder)
     _claim_folder(folder, config, seed)
     torch.manual_seed(seed)
-    module = FitModule(build_model(config, len(train.classes)), config, train, seed)
+    module = FitModule(build(config, len(train.classes)), config, train, seed, loss)
     last = folder / "last.ckpt"
     state = load_checkpoint(last) if last.exists() else None
     if state is None or state["epoch"] + 1 < config.epochs:

@@ -55,7 +55,7 @@ def _read_backbone(source: str) -> dict[str, Tensor]:
 
 def _adapt(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     "timm's state dict with tokens, positions, patch kernels and channels made to fit `model`."
-    c, patch, grid = model.num_classes, model.patch_embed.patch_size, model.patch_embed.grid_size
+    c, patch, grid = model.cls_token.shape[1], model.patch_embed.patch_size, model.patch_embed.grid_size
     out = {k: v for k, v in state.items() if not k.startswith(("head", "fc_norm"))}
     kernel = adapt_input_conv(model.in_chans, state["patch_embed.proj.weight"])
     out["patch_embed.proj.weight"] = resample_patch_embed(kernel, list(patch))

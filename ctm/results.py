@@ -42,7 +42,11 @@ class Result:
 
     def path(self) -> Path:  # under runs/results
         "Where this result is kept."
-        return result_path(self.settings(), self.seed, self.embedded, self.source)
+        return result_path(self.settings(), self.seed, self.embedded, self.source, self.baseline())
+
+    def baseline(self) -> str | None:  # its name
+        "Which baseline was run; None for the paper's method."
+        return self.extra.get("baseline")
 
     def save(self) -> Path:  # the file
         "Write the file, whole or not at all."
@@ -56,10 +60,12 @@ def result_path(
     seed: int,  # of the run
     embedded: bool,  # embedded data?
     source: str,  # name of the data's folder
+    baseline: str | None = None,  # its name; None: the paper's method
 ) -> Path:  # under runs/results
     "The file of a run."
-    kind = "embedded" if embedded else "real"
-    return runs_root() / "results" / f"{config.dataset}-{config.preset}-{kind}-{source}-{config.key()}-seed{seed}.json"
+    kind, name = "embedded" if embedded else "real", f"{baseline}-" if baseline else ""
+    stem = f"{config.dataset}-{config.preset}-{kind}-{source}-{name}{config.key()}-seed{seed}"
+    return runs_root() / "results" / f"{stem}.json"
 
 
 def load_result(
@@ -79,15 +85,16 @@ def load_result(
 # %% ../nbs/15_results.ipynb #da230b21
 def load_results(
     folder: str | Path | None = None,  # None: runs/results, and the kept ones in figures/results
+    baseline: str | None = None,  # name of a baseline, "all" for those of every method; None: the paper's method
     **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, that must match
 ) -> list[Result]:  # sorted by file name, each run once
-    "All results on disk that meet the conditions; one's own runs go before the kept ones."
+    "All results of a method on disk that meet the conditions; one's own runs go before the kept ones."
     folders = [Path(folder)] if folder else [repo_root() / "figures" / "results", runs_root() / "results"]
     files, found = {path.name: path for part in folders for path in part.glob("*.json")}, []
     for name in sorted(files):
         result = load_result(files[name])
         values = result.config | dict(seed=result.seed, embedded=result.embedded, source=result.source)
-        if all(values.get(name) == value for name, value in conditions.items()):
+        if baseline in ("all", result.baseline()) and all(values.get(k) == v for k, v in conditions.items()):
             found.append(result)
     return found
 
@@ -97,9 +104,10 @@ def siblings(
     varying: str,  # field that may differ, "lam" say
     folder: str | Path | None = None,  # as in `load_results`
 ) -> list[Result]:  # including `result` itself, all seeds
-    "Results on the same data whose configuration differs from this one's in one field at most."
+    "Results of the same method on the same data whose configuration differs from this one's in one field at most."
     mine = result.settings()
-    found = load_results(folder, embedded=result.embedded, source=result.source, dataset=mine.dataset)
+    same_data = dict(embedded=result.embedded, source=result.source, dataset=mine.dataset)
+    found = load_results(folder, result.baseline(), **same_data)
     same = {varying: getattr(mine, varying)}
     return [r for r in found if dataclasses.replace(r.settings(), **same) == mine]
 

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['learning_rate_scale', 'penalty_scale', 'parameter_groups']
 
-# %% ../nbs/11_schedule.ipynb #8f8f6e80
+# %% ../nbs/11_schedule.ipynb #e8932c1b
 import math
 
+from torch import nn
+
 from .config import Config
-from .model import ClassTokenViT
-from .pruning import head_gates
+from .pruning import has_gates, head_gates
 
 # %% ../nbs/11_schedule.ipynb #db5a07cf
 def learning_rate_scale(
@@ -33,20 +34,21 @@ def penalty_scale(
     "Share of lambda that is charged now (ours)."
     return min(1.0, max(0.0, done - start) / ramp) if ramp else float(done >= start)
 
-# %% ../nbs/11_schedule.ipynb #47670db7
+# %% ../nbs/11_schedule.ipynb #3494c945
 def parameter_groups(
-    model: ClassTokenViT,  # its parameters
+    model: nn.Module,  # its parameters; those named by its `no_weight_decay()` are not decayed, if it has one
     config: Config,  # lr, gate_lr, weight_decay
 ) -> list[dict]:  # for the optimiser; every parameter in exactly one group
-    "AdamW's groups: decayed weights, undecayed rest, gates."
-    gates = {id(g.log_alpha) for g in head_gates(model)}
-    plain = model.no_weight_decay()
+    "AdamW's groups: decayed weights, undecayed rest, and the gates of a model that has any."
+    gates = {id(g.log_alpha): g.log_alpha for g in (head_gates(model) if has_gates(model) else ())}
+    plain = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     decay, rest = [], []
     for name, p in model.named_parameters():
         if id(p) not in gates:
             (decay if p.ndim > 1 and name not in plain else rest).append(p)
-    return [
+    groups = [
         dict(params=decay, lr=config.lr, weight_decay=config.weight_decay),
         dict(params=rest, lr=config.lr, weight_decay=0.0),
-        dict(params=[g.log_alpha for g in head_gates(model)], lr=config.gate_lr, weight_decay=0.0),
+        dict(params=list(gates.values()), lr=config.gate_lr, weight_decay=0.0),
     ]
+    return groups if gates else groups[:2]
