@@ -40,9 +40,14 @@ class Result:
         "The configuration of the run, with the defaults of fields that are younger than the file."
         return Config(**self.config)
 
+    @property
+    def stage(self) -> int:  # 1: pseudo-masks; 2: a segmentation network trained on masks
+        "What was scored."
+        return self.extra.get("stage", 1)
+
     def path(self) -> Path:  # under runs/results
         "Where this result is kept."
-        return result_path(self.settings(), self.seed, self.embedded, self.source)
+        return result_path(self.settings(), self.seed, self.embedded, self.source, self.extra.get("variant", ""))
 
     def save(self) -> Path:  # the file
         "Write the file, whole or not at all."
@@ -56,10 +61,12 @@ def result_path(
     seed: int,  # of the run
     embedded: bool,  # embedded data?
     source: str,  # name of the data's folder
+    variant: str = "",  # what else tells the run from others: stage two's masks, network and testing
 ) -> Path:  # under runs/results
     "The file of a run."
-    kind = "embedded" if embedded else "real"
-    return runs_root() / "results" / f"{config.dataset}-{config.preset}-{kind}-{source}-{config.key()}-seed{seed}.json"
+    kind, end = "embedded" if embedded else "real", f"-{variant}" if variant else ""
+    name = f"{config.dataset}-{config.preset}-{kind}-{source}-{config.key()}-seed{seed}{end}.json"
+    return runs_root() / "results" / name
 
 
 def load_result(
@@ -79,6 +86,7 @@ def load_result(
 # %% ../nbs/15_results.ipynb #da230b21
 def load_results(
     folder: str | Path | None = None,  # None: runs/results, and the kept ones in figures/results
+    stage: int = 1,  # pseudo-masks, or 2: segmentation networks trained on them
     **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, that must match
 ) -> list[Result]:  # sorted by file name, each run once
     "All results on disk that meet the conditions; one's own runs go before the kept ones."
@@ -86,6 +94,8 @@ def load_results(
     files, found = {path.name: path for part in folders for path in part.glob("*.json")}, []
     for name in sorted(files):
         result = load_result(files[name])
+        if result.stage != stage:
+            continue
         values = result.config | dict(seed=result.seed, embedded=result.embedded, source=result.source)
         if all(values.get(name) == value for name, value in conditions.items()):
             found.append(result)
@@ -107,9 +117,11 @@ def siblings(
 def table(
     results: list[Result],  # one row each
 ) -> pd.DataFrame:  # scores in percent
-    "Results as a table, one row a run."
+    "Results of stage one as a table, one row a run."
     rows = []
     for r in results:
+        if r.stage != 1:
+            raise ValueError(f"{r.path().name} is of stage {r.stage}: `ctm.segmentation.segmentation_table` shows it")
         row = dict(dataset=r.config["dataset"], data="embedded" if r.embedded else "real", preset=r.config["preset"])
         row |= dict(masking=r.config["mask_ratio"], lam=r.config["lam"], seed=r.seed)
         rows.append(row | {m: 100 * r.metrics[m] for m in METRICS} | dict(seconds=r.seconds))
