@@ -68,7 +68,7 @@ def loader(
 class NonFiniteLossError(RuntimeError):
     "The loss became NaN or infinite."
 
-
+# %% ../nbs/11a_loop.ipynb #29df24ae
 class LoopModule(L.LightningModule):
     "A model and what every fit does with it; subclasses say what a training step is."
 

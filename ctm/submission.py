@@ -19,6 +19,7 @@ from tqdm import tqdm
 from .cache import Cached
 from .core import BadFileError, atomic_path
 from .data import ImageDataset, Subset
+from .experiment import png_name
 from .masked import WithMasks
 from .pseudomask import IGNORE
 from .views import Resized, resize_mask
@@ -60,7 +61,7 @@ def original_masks(
     for index in tqdm(range(len(data)), desc=f"exporting {data.name}", leave=False, delay=2):
         yield data.names[index], lut[original_mask(data, index, data.mask(index))]
 
-
+# %% ../nbs/22c_submission.ipynb #90789e56
 def voc_palette() -> np.ndarray:  # (256, 3) uint8
     "VOC's colours: the bits of a number, three at a time, are the high bits of red, green and blue (VOC devkit)."
     numbers, palette = np.arange(256), np.zeros((256, 3), np.uint8)
@@ -79,7 +80,7 @@ def png_bytes(
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
-
+# %% ../nbs/22c_submission.ipynb #5e41fc03
 def export_masks(
     data: WithMasks,  # images, with a folder's masks
     folder: str | Path,  # gets a PNG per image
