@@ -106,11 +106,12 @@ def run_segmentation(
     path = result_path(config, seed, val.embedded, val.source, variant)
     if path.exists() and not again:
         return load_result(path)
-    start, about = time.monotonic(), dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
+    about = dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
     folder = run_folder(result_path(config, seed, val.embedded, val.source, fitted))
     if again:
         shutil.rmtree(folder, ignore_errors=True)
     data, marks, facts = supervision.load()
+    start = time.monotonic()  # stage one's seconds are its own
     network = fit_segmentation(segmentation, data, config.img_size, folder, seed, marks, **fit_options)
     save_model(network, folder / "network.safetensors")
     network.to("cuda" if torch.cuda.is_available() else "cpu")
