@@ -105,7 +105,8 @@ def check_range(
 def versions() -> dict[str, str]:  # name -> version
     "Versions of Python and of the packages that can change a result (ours)."
     found = {"python": platform.python_version()}
-    for name in ("ctm", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy", "rasterio"):
+    names = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "lightning", "torchmetrics", "numpy")
+    for name in ("ctm", *names, "rasterio"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

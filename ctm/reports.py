@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from .config import load_config
 from .core import BadFileError
 from .experiment import run_all
-from .fit import NonFiniteLossError
+from .loop import NonFiniteLossError
 from .show import OKABE_ITO, data_name
 from .tables import Row
 

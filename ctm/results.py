@@ -40,13 +40,20 @@ class Result:
         "The configuration of the run, with the defaults of fields that are younger than the file."
         return Config(**self.config)
 
-    def path(self) -> Path:  # under runs/results
-        "Where this result is kept."
-        return result_path(self.settings(), self.seed, self.embedded, self.source, self.baseline())
+    @property
+    def stage(self) -> int:  # 1: pseudo-masks; 2: a segmentation network trained on masks
+        "What was scored."
+        return self.extra.get("stage", 1)
 
+    @property
     def baseline(self) -> str | None:  # its name
         "Which baseline was run; None for the paper's method."
         return self.extra.get("baseline")
+
+    def path(self) -> Path:  # under runs/results
+        "Where this result is kept."
+        mine = self.settings(), self.seed, self.embedded, self.source
+        return result_path(*mine, self.baseline, self.extra.get("variant", ""))
 
     def save(self) -> Path:  # the file
         "Write the file, whole or not at all."
@@ -61,11 +68,12 @@ def result_path(
     embedded: bool,  # embedded data?
     source: str,  # name of the data's folder
     baseline: str | None = None,  # its name; None: the paper's method
+    variant: str = "",  # what else tells the run from others: stage two's masks, network and testing
 ) -> Path:  # under runs/results
     "The file of a run."
     kind, name = "embedded" if embedded else "real", f"{baseline}-" if baseline else ""
     stem = f"{config.dataset}-{config.preset}-{kind}-{source}-{name}{config.key()}-seed{seed}"
-    return runs_root() / "results" / f"{stem}.json"
+    return runs_root() / "results" / f"{stem}{f'-{variant}' if variant else ''}.json"
 
 
 def load_result(
@@ -86,6 +94,7 @@ def load_result(
 def load_results(
     folder: str | Path | None = None,  # None: runs/results, and the kept ones in figures/results
     baseline: str | None = None,  # name of a baseline, "all" for those of every method; None: the paper's method
+    stage: int = 1,  # pseudo-masks, or 2: segmentation networks trained on them
     **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, that must match
 ) -> list[Result]:  # sorted by file name, each run once
     "All results of a method on disk that meet the conditions; one's own runs go before the kept ones."
@@ -93,8 +102,10 @@ def load_results(
     files, found = {path.name: path for part in folders for path in part.glob("*.json")}, []
     for name in sorted(files):
         result = load_result(files[name])
+        if result.stage != stage or baseline not in ("all", result.baseline):
+            continue
         values = result.config | dict(seed=result.seed, embedded=result.embedded, source=result.source)
-        if baseline in ("all", result.baseline()) and all(values.get(k) == v for k, v in conditions.items()):
+        if all(values.get(name) == value for name, value in conditions.items()):
             found.append(result)
     return found
 
@@ -107,7 +118,7 @@ def siblings(
     "Results of the same method on the same data whose configuration differs from this one's in one field at most."
     mine = result.settings()
     same_data = dict(embedded=result.embedded, source=result.source, dataset=mine.dataset)
-    found = load_results(folder, result.baseline(), **same_data)
+    found = load_results(folder, result.baseline, **same_data)
     same = {varying: getattr(mine, varying)}
     return [r for r in found if dataclasses.replace(r.settings(), **same) == mine]
 
@@ -115,9 +126,11 @@ def siblings(
 def table(
     results: list[Result],  # one row each
 ) -> pd.DataFrame:  # scores in percent
-    "Results as a table, one row a run."
+    "Results of stage one as a table, one row a run."
     rows = []
     for r in results:
+        if r.stage != 1:
+            raise ValueError(f"{r.path().name} is of stage {r.stage}: `ctm.segmentation.segmentation_table` shows it")
         row = dict(dataset=r.config["dataset"], data="embedded" if r.embedded else "real", preset=r.config["preset"])
         row |= dict(masking=r.config["mask_ratio"], lam=r.config["lam"], seed=r.seed)
         rows.append(row | {m: 100 * r.metrics[m] for m in METRICS} | dict(seconds=r.seconds))

@@ -17,9 +17,9 @@ from ..cache import cache_root
 from ..core import BadFileError, DatasetNotFoundError, atomic_path, check_choice, check_range
 from ..data import ImageDataset, Subset
 from ..files import SUFFIXES, band_count, image_size, read_image, read_sparse
+from ..labels import LabelTable, label_table, split_rows
 from ..picture import class_colors
 from ..pseudomask import IGNORE
-from ..table import LabelTable, label_table, split_rows
 from ..values import MaskValues
 from ..views import Resized, Tiles
 

@@ -28,7 +28,7 @@ CLASSES = tuple(
 )
 COLORS = class_colors(len(CLASSES))
 OFFICIAL = {"train": 1464, "val": 1449, "train_aug": 10582}  # images of the lists
-LABELS = ("xml", "cls_labels", "masks")
+LABELS = ("xml", "cls_labels", "masks", "none")
 
 # %% ../../nbs/datasets/voc2012.ipynb #65f34cc6
 class _NumbersOnly(pickle.Unpickler):
@@ -93,7 +93,7 @@ class Voc2012(ImageDataset):
         self,
         root: str | Path,  # folder that holds VOCdevkit/VOC2012
         split: str = "train",  # name of a list in ImageSets/Segmentation
-        labels: str = "xml",  # "cls_labels" or "masks"
+        labels: str = "xml",  # "cls_labels", "masks" or "none"
         bad: str = "raise",  # or "skip" images whose files are missing
     ):
         check_choice("labels", labels, LABELS)
@@ -148,6 +148,8 @@ class Voc2012(ImageDataset):
         "The image-level label from the chosen source."
         if self.labels == "xml":
             return read_xml_label(self.paths[index][2])
+        if self.labels == "none":
+            return np.zeros(len(CLASSES), np.uint8)
         if self.names[index] not in self.cls_labels:
             raise BadFileError(f"cls_labels.npy: has no label for {self.names[index]}; use labels='xml'")
         return self.cls_labels[self.names[index]]
