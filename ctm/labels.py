@@ -57,7 +57,7 @@ def read_rows(
         raise BadFileError(f"{path}: has no rows")
     return rows
 
-# %% ../nbs/08c_labels.ipynb #8e715d6d
+# %% ../nbs/08c_labels.ipynb #212c9b1b
 @dataclass(frozen=True)
 class LabelTable:
     "What a table says about the images of a folder."
@@ -80,7 +80,7 @@ def label_table(
     column = next((name for name in LABEL_COLUMNS if name in rows[0]), None)
     if column:
         parts = [[p.strip() for p in row[column].split(";") if p.strip()] for row in rows]
-        classes = tuple(classes or sorted({p for part in parts for p in part}))
+        classes = tuple(classes or _all_names(path, rows, parts))
         labels = [_multi_hot(f"{path}, line {row['']}", part, classes) for row, part in zip(rows, parts, strict=True)]
     else:
         columns = [name for name in rows[0] if name and name not in (*KNOWN_COLUMNS, *other)]
@@ -93,7 +93,7 @@ def label_table(
         raise BadFileError(f"{path}: names no class at all")
     return LabelTable(tuple(files), classes, None if labels is None else np.array(labels, np.uint8), tuple(rows))
 
-# %% ../nbs/08c_labels.ipynb #929d2a34
+# %% ../nbs/08c_labels.ipynb #22f126ef
 def _match_files(path: str | Path, rows: list[dict], names: Sequence[str]) -> list[str]:
     "The file that each row means."
     known, stems, seen, files = set(names), {}, {}, []
@@ -114,6 +114,22 @@ def _match_files(path: str | Path, rows: list[dict], names: Sequence[str]) -> li
     return files
 
 
+def _all_names(path: str | Path, rows: list[dict], parts: list[list[str]]) -> list[str]:
+    "All classes that a table names; refuse what are surely two spellings, or two classes in one."
+    seen: dict[str, str] = {}
+    for row, part in zip(rows, parts, strict=True):
+        for name in part:
+            if "," in name:
+                raise BadFileError(
+                    f"{path}, line {row['']}: {name!r} holds a comma; separate the labels of an image by ';'"
+                )
+            if seen.setdefault(name.lower(), name) != name:
+                raise BadFileError(
+                    f"{path}, line {row['']}: {name!r} and {seen[name.lower()]!r} differ by case; write one"
+                )
+    return sorted(seen.values())
+
+# %% ../nbs/08c_labels.ipynb #40589a72
 def _multi_hot(where: str, names: list[str], classes: tuple[str, ...]) -> list[int]:
     "0 or 1 per class."
     for name in names:

@@ -126,22 +126,35 @@ def siblings(
 def table(
     results: list[Result],  # one row each
 ) -> pd.DataFrame:  # scores in percent
-    "Results of stage one as a table, one row a run."
-    rows = []
+    "Results of stage one as a table, one row a run; a column for each setting in which runs on the same data differ."
+    rows, others = [], _differing(results)
     for r in results:
         if r.stage != 1:
             raise ValueError(f"{r.path().name} is of stage {r.stage}: `ctm.segmentation.segmentation_table` shows it")
         row = dict(dataset=r.config["dataset"], data="embedded" if r.embedded else "real", preset=r.config["preset"])
-        row |= dict(masking=r.config["mask_ratio"], lam=r.config["lam"], seed=r.seed)
+        row |= dict(masking=r.config["mask_ratio"], lam=r.config["lam"]) | {
+            name: str(getattr(r.settings(), name)) for name in others
+        }
+        row["seed"] = r.seed
         rows.append(row | {m: 100 * r.metrics[m] for m in METRICS} | dict(seconds=r.seconds))
     return pd.DataFrame(rows)
+
+# %% ../nbs/15_results.ipynb #e6b546c1
+def _differing(results: list[Result]) -> list[str]:
+    "Fields of the configuration, beside masking and lambda, in which results on the same data differ."
+    seen: dict[tuple, set[str]] = {}
+    for r in results:
+        for name, value in dataclasses.asdict(r.settings()).items():
+            seen.setdefault((r.config["dataset"], r.config["preset"], name), set()).add(str(value))
+    return sorted({key[2] for key, values in seen.items() if len(values) > 1} - {"mask_ratio", "lam"})
 
 
 def mean_table(
     results: list[Result],  # several seeds of each configuration
 ) -> pd.DataFrame:  # mean +- standard deviation over the seeds, in percent, one row per configuration
     "Results over their seeds; the column `seeds` says how many there were."
-    groups = table(results).groupby(["dataset", "data", "preset", "masking", "lam"])
+    rows = table(results)
+    groups = rows.groupby([name for name in rows.columns if name not in (*METRICS, "seed", "seconds")])
     mean, spread = groups[list(METRICS)].mean(), groups[list(METRICS)].std()
     cells = {m: [f"{a:.1f} ± {b:.1f}" for a, b in zip(mean[m], spread[m], strict=True)] for m in METRICS}
     return pd.DataFrame(cells, index=mean.index).assign(seeds=groups.size()).reset_index()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from .core import atomic_path, runs_root
 from .results import METRICS, Result
@@ -121,7 +122,7 @@ def best_rows(
 def styled(
     table: pd.DataFrame,  # of `score_table`
     columns: tuple[str, ...] = ("mIoU",),  # in which the best is bold
-) -> "pd.io.formats.style.Styler":  # for a notebook
+) -> Styler:  # for a notebook
     "The table with the best of each column in bold."
     bold = {column: set(best_rows(table, column)) for column in columns}
     mark = lambda part: ["font-weight: bold" if i in bold[part.name] else "" for i in range(len(part))]  # noqa: E731
