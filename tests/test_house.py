@@ -133,6 +133,13 @@ def test_readme_follows_index():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("page", ["README.md", "data_prep/README.md"])
+def test_links_of_a_page_on_disk(page):
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    missing = [link for link in links if not urlsplit(link).scheme and not (ROOT / page).parent.joinpath(link).exists()]
+    assert not missing, f"{page} links to {missing}, which are not there"
+
+
 def test_ruff():
     done = run("-m", "ruff", "check", ".", cwd=ROOT)
     assert done.returncode == 0, done.stdout
