@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
-from .core import atomic_path, data_root, versions
+from .core import BadFileError, atomic_path, data_root, versions
 from .data import ImageDataset, log
 from .datasets.folder import find_images
 from .experiment import mask_batches, score_masks
@@ -60,7 +60,10 @@ def plan_own(
     "Read a folder and a table of labels, and refuse what cannot work before any work is done (ours)."
     images = Path(images).resolve()
     if isinstance(mask_values, str | Path):
-        mask_values = json.loads(Path(mask_values).read_text())
+        try:
+            mask_values = json.loads(Path(mask_values).read_text())
+        except (OSError, ValueError) as error:
+            raise BadFileError(f"{mask_values}: is no JSON of class names and mask values ({error})") from error
     data = dict(
         images=images.name,
         labels=labels and _below(labels, images.parent),
@@ -69,7 +72,9 @@ def plan_own(
     data |= dict(resize=[size, size], mask_values=mask_values) | (reader or {})
     first = find_images(images)[0]
     bands = band_count(images / first, data.get("as_rgb", False))[0]
-    options = dict(img_size=(size, size), in_chans=bands, data={k: v for k, v in data.items() if v is not None})
+    options = dict(
+        img_size=(size, size), in_chans=bands, data={k: v for k, v in data.items() if v is not None or k == "labels"}
+    )
     config = load_config("folder", preset, **options | changes)
     train, val = (load_dataset(config, split, images.parent) for split in ("train", "val"))
     wrong = masks_against_labels(train) if labels else 0
