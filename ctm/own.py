@@ -59,11 +59,7 @@ def plan_own(
 ) -> Plan:  # checked: every file was found, every label understood
     "Read a folder and a table of labels, and refuse what cannot work before any work is done (ours)."
     images = Path(images).resolve()
-    if isinstance(mask_values, str | Path):
-        try:
-            mask_values = json.loads(Path(mask_values).read_text())
-        except (OSError, ValueError) as error:
-            raise BadFileError(f"{mask_values}: is no JSON of class names and mask values ({error})") from error
+    mask_values = _mapping(mask_values)
     data = dict(
         images=images.name,
         labels=labels and _below(labels, images.parent),
@@ -96,6 +92,16 @@ def example_folder() -> dict[str, Path]:  # arguments of `plan_own`
     )
 
 
+def _mapping(values: str | Path | dict | None) -> dict | None:
+    "Mask values as they are, or from a .json file."
+    if values is None or isinstance(values, dict):
+        return values
+    try:
+        return json.loads(Path(values).read_text())
+    except (OSError, ValueError) as error:
+        raise BadFileError(f"{values}: is no JSON of class names and mask values ({error})") from error
+
+
 def _below(path: str | Path, root: Path) -> str:
     "A path relative to a folder where it lies within, else absolute."
     path = Path(path).resolve()
@@ -111,7 +117,7 @@ def _refuse_twins(names: list[str]) -> None:
             raise ValueError(f"{seen[stem]} and {name} would both have the mask {stem}: rename one")
         seen[stem] = name
 
-
+# %% ../nbs/20_own.ipynb #76015ad3
 def own_images(
     plan: Plan,  # its folder, and the masks that may lie in it
 ) -> list[str]:  # paths within the folder
