@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from .cam import build_resnet, cam_maps, resnet_grad_cam
 from .config import Config, load_dataset
 from .core import check_choice, check_range
-from .data import ImageDataset, label_from_mask
+from .data import ImageDataset
 from .experiment import constant_scores, mask_batches, plain_scores, run_folder, saving, score_masks
 from .fit import fit, loader
 from .mctformer import build_mctformer, mctformer_loss, mctformer_maps
@@ -58,9 +58,8 @@ def random_scores(
     metric, generator = SegmentationScores(len(dataset.mask_classes)), torch.Generator().manual_seed(seed)
     grid = tuple(side // config.patch_size for side in config.img_size)
     for batch in loader(dataset, config.batch_size):
-        mask, label = center_view(batch["mask"], config.img_size), batch["label"]
-        if dataset.share is not None:
-            label = label_from_mask(mask, len(dataset.classes), dataset.share, dataset.background)
+        mask = center_view(batch["mask"], config.img_size)
+        label = dataset.view_label(mask, batch["label"])
         drawn = random_masks(label, grid, generator, dataset.background)
         drawn = drawn.repeat_interleave(config.patch_size, 1).repeat_interleave(config.patch_size, 2)
         metric.update(drawn, mask)

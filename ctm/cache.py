@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from .core import BadFileError, atomic_folder, check_choice, runs_root
-from .data import ImageDataset, adopt, log, readable, warn_skipped
+from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
 
 LAYOUT = 2  # of the cache's files: another number, another cache
 CHECKED = 16  # samples whose checksums are compared when a cache is opened
@@ -116,7 +116,7 @@ class Cached(ImageDataset):
         self.kept, self.dataset, self.place = facts["kept"], dataset, place
         self.names = [dataset.names[i] for i in self.kept]
         self._open()
-        for index in np.unique(np.linspace(0, len(self) - 1, min(CHECKED, len(self))).astype(int)).tolist():
+        for index in evenly(len(self), CHECKED):
             if _checksum(array[index] for array in (self.images, self.masks, self.labels)) != facts["sums"][index]:
                 raise BadFileError(f"{place}: sample {index} is not what was written")
 

@@ -21,7 +21,7 @@ from torchmetrics.functional.classification import multilabel_accuracy
 from .checkpoint import load_model, save_model
 from .config import Config, build_model, load_dataset
 from .core import atomic_path, check_range, repo_root, runs_root
-from .data import ImageDataset, label_from_mask
+from .data import ImageDataset
 from .fit import fit
 from .loop import loader
 from .metrics import SegmentationScores, scores
@@ -45,9 +45,7 @@ def mask_batches(
     device = next(model.parameters()).device
     for batch in loader(dataset, config.batch_size):
         image, mask = (center_view(batch[key], config.img_size).to(device) for key in ("image", "mask"))
-        label = batch["label"].to(device)
-        if dataset.share is not None:
-            label = label_from_mask(mask, len(dataset.classes), dataset.share, dataset.background)
+        label = dataset.view_label(mask, batch["label"].to(device))
         present = label if config.labels == "given" else None
         if maps_of is None:
             logits, maps = model.attention_maps(image, config.layer_choice(), config.gated)

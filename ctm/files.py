@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'is_raster', 'open_raster', 'read_image', 'read_raster', 'check_file', 'open_picture', 'image_size',
-           'read_sparse', 'band_count', 'read_mask', 'read_band', 'read_bright', 'read_colors']
+           'read_sparse', 'band_count', 'read_mask', 'read_band', 'check_same_size', 'read_bright', 'read_colors']
 
 # %% ../nbs/07b_files.ipynb #393b2b1e
 import warnings
@@ -208,7 +208,17 @@ def read_band(
     except RasterioError as error:
         raise BadFileError(f"{file.name}: ends too soon or is damaged ({error}); fetch or export it again") from error
 
-# %% ../nbs/07b_files.ipynb #a47648bc
+# %% ../nbs/07b_files.ipynb #374b74f4
+def check_same_size(
+    path: str | Path,  # of the mask
+    mask: np.ndarray,  # (H, W)
+    image: np.ndarray,  # (K, H, W)
+) -> None:
+    "Refuse a mask that is not as large as its image."
+    if mask.shape != image.shape[1:]:
+        raise BadFileError(f"{path}: {mask.shape} where its image has {image.shape[1:]} (height, width)")
+
+
 def read_bright(
     path: str | Path,  # of a black and white mask, a JPEG perhaps
 ) -> np.ndarray:  # (H, W) bool

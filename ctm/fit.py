@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multilabel_accuracy
 
 from .config import Config, build_model
-from .data import ImageDataset, label_from_mask
+from .data import ImageDataset
 from .loop import EpochSampler, LoopModule, claim_folder, loader, run_loop
 from .loss import ClassTokenLoss
 from .pruning import has_gates, sparsity
@@ -39,19 +39,21 @@ class FitModule(LoopModule):
     ):
         super().__init__(model, seed)
         self.config = config
-        self.share, self.background, self.upright = data.share, data.background, data.upright
-        self.num_classes, self.own_loss, self.loss = len(data.classes), loss, ClassTokenLoss(config.lam)
+        self.data, self.num_classes, self.own_loss, self.loss = (
+            data,
+            len(data.classes),
+            loss,
+            ClassTokenLoss(config.lam),
+        )
 
     def views(self, batch: dict) -> tuple[Tensor, Tensor]:  # image (B, K, *img_size), label (B, C)
         "What the model sees of a batch."
         size = self.config.img_size
         if self.training:
-            image, mask = random_view(batch["image"], batch["mask"], size, self.upright)
+            image, mask = random_view(batch["image"], batch["mask"], size, self.data.upright)
         else:
             image, mask = center_view(batch["image"], size), center_view(batch["mask"], size)
-        if self.share is None:
-            return image, batch["label"]
-        return image, label_from_mask(mask, self.num_classes, self.share, self.background)
+        return image, self.data.view_label(mask, batch["label"])
 
     def training_step(self, batch: dict, index: int) -> Tensor:
         image, label = self.views(batch)

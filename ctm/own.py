@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
 from .core import BadFileError, atomic_path, data_root, versions
-from .data import ImageDataset, log
+from .data import ImageDataset, evenly, log
 from .datasets.folder import find_images
 from .experiment import mask_batches, score_masks
 from .files import band_count, image_size, read_mask, read_sparse
@@ -212,7 +212,7 @@ def overview(
 ) -> Figure:  # images above, masks below
     "Images of the folder and their masks."
     names = own_images(plan)
-    names = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(columns, len(names))).astype(int))]
+    names = [names[i] for i in evenly(len(names), columns)]
     figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False, dpi=60)
     figure.subplots_adjust(hspace=0.05, wspace=0.05, bottom=0.12)
     data = plan.train

@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
-from matplotlib.colors import to_rgb as hex_to_rgb
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 from tqdm import tqdm
 
 from .core import atomic_path
 from .files import image_size, is_raster, open_raster, read_image, read_raster
-from .picture import save_mask
+from .picture import color_bytes, save_mask
 from .pseudomask import IGNORE
 from .windows import Masker, block_masks, grid_of
 
@@ -132,7 +131,7 @@ def describe_raster(
 ) -> None:
     "Colours, names and meaning, for whoever opens the file elsewhere."
     if bands == 1:
-        table = {i: tuple(round(255 * v) for v in hex_to_rgb(c)) for i, c in enumerate(masker.colors)}
+        table = {i: tuple(color) for i, color in enumerate(color_bytes(masker.colors).tolist())}
         file.write_colormap(1, table | {IGNORE: (0, 0, 0, 0)})
     else:
         file.descriptions = masker.classes

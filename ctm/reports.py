@@ -18,7 +18,7 @@ from .core import BadFileError
 from .experiment import run_all
 from .loop import NonFiniteLossError
 from .show import OKABE_ITO, data_name
-from .tables import PAPER, Row
+from .tables import NAMES, PAPER, Row
 
 # %% ../nbs/24_reports.ipynb #fbc3a5be
 def rows_of(
@@ -90,12 +90,11 @@ def sweep_rows_figure(
 ) -> Figure:  # mean and standard deviation over the seeds
     "Scores over a parameter, with their spread over seeds."
     figure, ax = plt.subplots(figsize=(4.6, 2.9))
-    names = dict(miou="mIoU", classifier_accuracy="classifier acc.", pixel_accuracy="pixel acc.", sparsity="sparsity")
     for metric, color, mark in zip(metrics, OKABE_ITO, "os^v", strict=False):
         values = [[100 * r.metrics[metric] for r in row.results] for row in rows]
         mean = [np.mean(v) if v else np.nan for v in values]
         spread = [np.std(v, ddof=1) if len(v) > 1 else 0 for v in values]
-        ax.errorbar(range(len(rows)), mean, spread, color=color, marker=mark, capsize=3, label=names[metric])
+        ax.errorbar(range(len(rows)), mean, spread, color=color, marker=mark, capsize=3, label=NAMES[metric])
     ax.set_xticks(range(len(rows)), [row.name for row in rows])
     ax.set(xlabel=label, ylabel="percent", ylim=(-3, 103))
     first = next(r for row in rows for r in row.results)

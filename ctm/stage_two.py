@@ -160,7 +160,8 @@ class Supervision:
             facts = dict(labels=self.labels, stage_one=dict(predicted=first.metrics["miou"], given=given))
             folder = write_pseudo_masks(*self.run, self.labels)
         data = WithMasks(self.train, folder)
-        return data, data.digest(), facts | dict(training_masks=dict(digest=data.digest()) | score_masked(data))
+        digest = data.digest()
+        return data, digest, facts | dict(training_masks=dict(digest=digest) | score_masked(data))
 
 # %% ../nbs/22b_stage_two.ipynb #efccd952
 def testing_name(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import BadFileError, check_choice
-from .data import ImageDataset
+from .data import ImageDataset, evenly
 from .files import read_colors, read_mask
 from .pseudomask import IGNORE
 
@@ -68,7 +68,7 @@ def masks_against_labels(
 ) -> float:  # in [0, 1], NaN where no pixel has a class
     "Share of the masks' pixels whose class is not among their image's labels (ours)."
     denied = known = 0
-    for index in np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)).tolist():
+    for index in evenly(len(dataset), images):
         sample = dataset[index]
         counts = np.bincount(sample["mask"].numpy().ravel(), minlength=IGNORE + 1)[: len(dataset.mask_classes)]
         counts = counts if dataset.background is None else np.delete(counts, dataset.background)

@@ -68,15 +68,22 @@ class Resized(ImageDataset):
     def size(self, index: int) -> tuple[int, int]:
         return self.canvas
 
+    def place(
+        self,
+        size: tuple[int, int],  # (height, width) of an image
+    ) -> tuple[tuple[int, int], tuple[int, int]]:  # its (height, width) on the canvas; its top and left there
+        "How large an image becomes, and where in the middle of the canvas it lies."
+        scale = min(new / old for new, old in zip(self.to, size, strict=True))
+        inner = self.to if self.how == "stretch" else tuple(max(1, round(scale * side)) for side in size)
+        return inner, tuple((outer - part) // 2 for outer, part in zip(self.canvas, inner, strict=True))
+
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         "The resized image and mask, in the middle of the canvas."
         image, mask = self.dataset.read(index)
-        scale = min(new / old for new, old in zip(self.to, mask.shape, strict=True))
-        size = self.to if self.how == "stretch" else tuple(max(1, round(scale * side)) for side in mask.shape)
+        size, (y, x) = self.place(mask.shape)
         image, mask = resize_image(image, size), resize_mask(mask, size)
         if size == self.canvas:
             return image, mask
-        y, x = ((outer - inner) // 2 for outer, inner in zip(self.canvas, size, strict=True))
         mean = np.asarray(self.mean)[:, None, None]
         margin = mean.round() if image.dtype == np.uint8 else mean
         wide = np.broadcast_to(margin.astype(image.dtype), (len(image), *self.canvas)).copy()

@@ -11,6 +11,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
+from ctm.picture import voc_palette
 
 VOC = "VOCdevkit/VOC2012"
 AUGMENTED, LIST = f"{VOC}/SegmentationClassAug", f"{VOC}/ImageSets/Segmentation/train_aug.txt"
@@ -47,10 +48,8 @@ def check_list(file: Path, root: Path) -> None:
 
 
 def palette() -> list[int]:  # 768 numbers
-    "Colours of VOC's masks: bit 3k, 3k+1, 3k+2 of a value is bit 7-k of its red, green, blue (the development kit)."
-    value = np.arange(256)[:, None]
-    bits = [(value >> (3 * k + np.arange(3)) & 1) << (7 - k) for k in range(8)]
-    return np.bitwise_or.reduce(bits).ravel().tolist()
+    "Colours of VOC's masks, as Pillow wants them."
+    return voc_palette().ravel().tolist()
 
 
 def add_sbd(folder: Path, root: Path) -> None:

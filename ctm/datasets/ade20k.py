@@ -12,7 +12,7 @@ import numpy as np
 
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..files import image_size, read_image, read_mask
+from ..files import check_same_size, image_size, read_image, read_mask
 from ..picture import class_colors
 from ..pseudomask import IGNORE
 from ..views import Resized
@@ -64,7 +64,7 @@ class Ade20k(ImageDataset):
         self.names = [image.stem for image, _ in self.paths]
         self.classes = NAMES if other == "ignore" else ("other", *NAMES)
         self.colors = class_colors(len(NAMES)) if other == "ignore" else ("#DDDDDD", *class_colors(len(NAMES)))
-        self.embedded, self.source = (root / "EMBEDDED.json").exists(), root.resolve().name
+        self.found_in(root)
 
     def settings(self) -> dict:
         return dict(other=self.other)
@@ -80,8 +80,7 @@ class Ade20k(ImageDataset):
         image, _ = read_image(self.paths[index][0], rgb=True)
         file = self.paths[index][1]
         mask = read_mask(file)
-        if mask.shape != image.shape[1:]:
-            raise BadFileError(f"{file}: {mask.shape} where its image has {image.shape[1:]} (height, width)")
+        check_same_size(file, mask, image)
         if mask.max(initial=0) > len(NAMES):
             raise BadFileError(f"{file}: holds {mask.max()}, need 0 (other) to {len(NAMES)}")
         if self.other == "class":

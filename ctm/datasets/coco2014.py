@@ -104,7 +104,7 @@ class Coco2014(ImageDataset):
         kept = keep_present(paths, self.file, bad)
         self.ids, self.paths = [ids[i] for i in kept], [paths[i][0] for i in kept]
         self.names = [path.stem for path in self.paths]
-        self.embedded, self.source = (root / "EMBEDDED.json").exists(), root.resolve().name
+        self.found_in(root)
 
     def files(self, index: int) -> list[Path]:
         return [self.paths[index], self.file]

@@ -72,7 +72,7 @@ class Dfc2020(ImageDataset):
         self.names = [s2.stem.replace("_s2", "") for s2, _, _ in self.paths]
         self.sensors, self.rgb = sensors, (0, 1, 1) if sensors == "s1" else (3, 2, 1)
         self.mean, self.std = MEAN[SENSORS[sensors]], STD[SENSORS[sensors]]
-        self.embedded, self.source = (Path(root) / "EMBEDDED.json").exists(), Path(root).resolve().name
+        self.found_in(root)
 
     def settings(self) -> dict:
         return dict(sensors=self.sensors)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..files import image_size, read_bright, read_image
+from ..files import check_same_size, image_size, read_bright, read_image
 from ..picture import class_colors
 from ..pseudomask import IGNORE
 from ..views import Resized
@@ -90,7 +90,7 @@ class EndoTect(ImageDataset):
         self.names = [path.stem for path in self.images]
         masks = {p.stem: p for p in (root / "segmented-images" / "masks").glob("*.jpg")}
         self.masks = [masks.get(name) for name in self.names]
-        self.embedded, self.source = (root / "EMBEDDED.json").exists(), root.resolve().name
+        self.found_in(root)
 
     def _rows(self, root: Path) -> list[dict[str, str]]:
         "The label file, in the order of names."
@@ -131,8 +131,7 @@ class EndoTect(ImageDataset):
         if self.masks[index] is None:
             return image, np.full(image.shape[1:], IGNORE, np.uint8)
         polyp = read_bright(self.masks[index])
-        if polyp.shape != image.shape[1:]:
-            raise BadFileError(f"{self.masks[index]}: {polyp.shape} where its image has {image.shape[1:]}")
+        check_same_size(self.masks[index], polyp, image)
         return image, np.where(polyp, self.classes.index("polyps") + 1, 0).astype(np.uint8)
 
     def read_label(self, index: int) -> np.ndarray:  # (C,) with a single 1

@@ -15,8 +15,8 @@ import numpy as np
 
 from ..cache import cache_root
 from ..core import BadFileError, DatasetNotFoundError, atomic_path, check_choice, check_range
-from ..data import ImageDataset, Subset
-from ..files import SUFFIXES, band_count, image_size, read_image, read_sparse
+from ..data import ImageDataset, Subset, evenly
+from ..files import SUFFIXES, band_count, check_same_size, image_size, read_image, read_sparse
 from ..labels import LabelTable, label_table, split_rows
 from ..picture import class_colors
 from ..pseudomask import IGNORE
@@ -29,7 +29,7 @@ def band_statistics(
     as_rgb: bool = False,  # as `Folder`
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
     "Mean and deviation of each band; read from the cache where these files were seen before."
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, min(500, len(files))).astype(int))]
+    chosen = [files[i] for i in evenly(len(files), 500)]
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in chosen]
     key = hashlib.sha256(json.dumps([facts, as_rgb]).encode()).hexdigest()[:16]
     kept = cache_root() and cache_root() / f"bands-{key}.json"
@@ -130,8 +130,7 @@ class Folder(ImageDataset):
         image, valid = read_image(self.root / self.names[index], self.as_rgb)
         file = self.masks[index]
         mask = np.full(image.shape[1:], IGNORE, np.uint8) if file is None else self.values.read(file)
-        if mask.shape != image.shape[1:]:
-            raise BadFileError(f"{file}: {mask.shape} where its image has {image.shape[1:]} (height, width)")
+        check_same_size(file, mask, image)
         if valid is None:
             return image, mask
         mean = self.mean.round() if image.dtype.kind in "iu" else self.mean

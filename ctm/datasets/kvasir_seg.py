@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import BadFileError, DatasetNotFoundError, check_choice
+from ..core import DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..files import image_size, read_bright, read_image
+from ..files import check_same_size, image_size, read_bright, read_image
 from ..views import Resized, Tiles
 
 # %% ../../nbs/datasets/kvasir_seg.ipynb #8ce8c944
@@ -52,7 +52,7 @@ class KvasirSeg(ImageDataset):
         paths = [(folder / "images" / f"{stem}.jpg", folder / "masks" / f"{stem}.jpg") for stem in stems]
         kept = keep_present(paths, folder, bad)
         self.names, self.paths = [stems[i] for i in kept], [paths[i] for i in kept]
-        self.embedded, self.source = (root / "EMBEDDED.json").exists(), root.resolve().name
+        self.found_in(root)
 
     def files(self, index: int) -> list[Path]:
         return list(self.paths[index])
@@ -63,10 +63,7 @@ class KvasirSeg(ImageDataset):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:  # (3, H, W) uint8, (H, W) uint8
         "The photograph and its mask: 1 = polyp, 0 = mucosa."
         (image, _), mask = read_image(self.paths[index][0], rgb=True), read_bright(self.paths[index][1])
-        if image.shape[1:] != mask.shape:
-            raise BadFileError(
-                f"{self.paths[index][1]}: {mask.shape} where its image has {image.shape[1:]} (height, width)"
-            )
+        check_same_size(self.paths[index][1], mask, image)
         return image, mask.astype(np.uint8)
 
 # %% ../../nbs/datasets/kvasir_seg.ipynb #2e9d92d9

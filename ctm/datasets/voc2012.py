@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..files import image_size, read_image, read_mask
+from ..files import check_same_size, image_size, read_image, read_mask
 from ..picture import class_colors
 from ..pseudomask import IGNORE
 from ..views import Resized
@@ -112,7 +112,7 @@ class Voc2012(ImageDataset):
         kept = keep_present(needed, file, bad)
         self.names, self.paths = [names[i] for i in kept], [found[i] for i in kept]
         self.share = 0 if labels == "masks" else None
-        self.embedded, self.source = (self.root / "EMBEDDED.json").exists(), self.root.resolve().name
+        self.found_in(self.root)
 
     def _image(self, base: Path, name: str) -> Path:
         return base / "JPEGImages" / f"{name}.jpg"
@@ -137,8 +137,7 @@ class Voc2012(ImageDataset):
         image, _ = read_image(self.paths[index][0], rgb=True)
         file = self.paths[index][1]
         mask = np.full(image.shape[1:], IGNORE, np.uint8) if file is None else read_mask(file)
-        if mask.shape != image.shape[1:]:
-            raise BadFileError(f"{file}: {mask.shape} where its image has {image.shape[1:]} (height, width)")
+        check_same_size(file, mask, image)
         odd = np.setdiff1d(mask, [*range(len(CLASSES) + 1), IGNORE])
         if len(odd):
             raise BadFileError(f"{file}: holds {odd[0]}, need 0 to {len(CLASSES)} or {IGNORE}")
