@@ -21,10 +21,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .cam import build_resnet, cam_maps, resnet_grad_cam
-from .config import Config, load_dataset
+from .config import Config, data_identity, load_dataset
 from .core import check_choice, check_range
 from .data import ImageDataset
-from .experiment import constant_scores, mask_batches, plain_scores, run_folder, saving, score_masks
+from ctm.experiment import (
+    check_masks,
+    constant_scores,
+    mask_batches,
+    plain_scores,
+    run_folder,
+    saving,
+    score_masks,
+    train_scores,
+)
 from .fit import fit, loader
 from .mctformer import build_mctformer, mctformer_loss, mctformer_maps
 from .metrics import SegmentationScores
@@ -127,15 +136,18 @@ def run_baseline(
     "One baseline and seed, from the data to the scores; read from disk if it was run before."
     config, baseline = baseline_config(name, config), BASELINES[name]
     check_range("seed", seed, 0)
-    train, val = (load_dataset(config, split, root) for split in ("train", "val"))
-    path, shared = (result_path(config, seed, val.embedded, val.source, n) for n in (name, f"net-{baseline.network}"))
+    embedded, source = data_identity(config, root)
+    path = result_path(config, seed, embedded, source, name)
     if path.exists() and not again:
         return load_result(path)
+    train, val = (load_dataset(config, split, root) for split in ("train", "val"))
+    check_masks(val)
+    shared = run_folder(result_path(config.fit_config(), seed, embedded, source, f"net-{baseline.network}"))
     if again:
-        shutil.rmtree(run_folder(shared), ignore_errors=True)
+        shutil.rmtree(shared, ignore_errors=True)
     start = time.monotonic()
     how = dict(build=baseline.build, loss=baseline.loss) | fit_options
-    model = fit(config, train, val, run_folder(shared), seed, **how)
+    model = fit(config.fit_config(), train, val, shared, seed, **how)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     masks = mask_batches(model, val, config, maps_of=baseline.maps)
     found = score_masks(saving(masks, run_folder(path) / "masks", val.mask_colors), len(val.mask_classes))
@@ -143,9 +155,10 @@ def run_baseline(
     masks = mask_batches(model, val, dataclasses.replace(config, labels="given"), maps_of=baseline.maps)
     extra = dict(baseline=name, classes=val.mask_classes, given_labels=score_masks(masks, len(val.mask_classes)))
     extra |= dict(constant=constant_scores(val, config), random=random_scores(val, config, seed))
-    about = dict(config=dataclasses.asdict(config), seed=seed, embedded=val.embedded, seconds=seconds)
-    Result(dict(sparsity=0.0) | found, source=val.source, extra=extra, **about).save()
-    return load_result(path)
+    extra |= train_scores(model, train, config, baseline.maps)
+    metrics = dict(sparsity=0.0) | found
+    result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
+    return load_result(result.save())
 
 # %% ../nbs/21c_baselines.ipynb #af017288
 def try_baseline(

@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['mask_batches', 'score_masks', 'plain_scores', 'constant_scores', 'saving', 'png_name', 'run', 'run_folder',
-           'lower_bounds', 'run_all']
+           'trained_file', 'lower_bounds', 'check_masks', 'train_scores', 'run_all', 'keep', 'keeping']
 
-# %% ../nbs/16_experiment.ipynb #80167714
+# %% ../nbs/16_experiment.ipynb #bbee75d8
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +22,15 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multilabel_accuracy
 
 from .checkpoint import load_model, save_model
-from .config import Config, build_model, load_dataset
-from .core import atomic_path, check_range, repo_root, runs_root
+from .config import Config, build_model, data_identity, load_dataset
+from .core import DatasetNotFoundError, atomic_path, check_range, repo_root, runs_root
 from .data import ImageDataset
 from .fit import fit
 from .loop import loader
 from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .picture import save_mask
-from .pruning import prune_heads, sparsity
+from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, load_result, result_path
 from .views import center_view
@@ -122,43 +125,49 @@ def run(
     root: str | Path | None = None,  # the data set's folder; None: the embedded set (demo) or the data root (paper)
     again: bool = False,  # repeat a run whose result exists
     **fit_options,  # of `fit`: num_workers, devices, precision, ...
-) -> Result:  # saved under runs/results
+) -> Result:  # saved under runs/results; `seconds` without the fit where a run with other mask options has done it
     "One configuration and seed, from the data to the scores; read from disk if it was run before."
     check_range("seed", seed, 0)
-    train, val = (load_dataset(config, split, root) for split in ("train", "val"))
-    path = result_path(config, seed, val.embedded, val.source)
+    embedded, source = data_identity(config, root)
+    path = result_path(config, seed, embedded, source)
     if path.exists() and not again:
         return load_result(path)
-    folder = run_folder(path)
+    train, val = (load_dataset(config, split, root) for split in ("train", "val"))
+    check_masks(val)
+    home, folder = (run_folder(result_path(c, seed, embedded, source)) for c in (config.fit_config(), config))
     if again:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(home, ignore_errors=True)
     start = time.monotonic()
-    model = fit(config, train, val, folder, seed, **fit_options)
-    save_model(prune_heads(model), folder / "model.safetensors")
-    pruned = load_model(folder / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
+    model = fit(config.fit_config(), train, val, home, seed, **fit_options)
+    heads = [layer.tolist() for layer in open_heads(model)]
+    save_model(prune_heads(model), home / "model.safetensors")
+    pruned = load_model(home / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
     found = score_masks(
         saving(mask_batches(pruned, val, config), folder / "masks", val.mask_colors), len(val.mask_classes)
     )
-    seconds = time.monotonic() - start
-    result = Result(
-        metrics=dict(sparsity=sparsity(pruned)) | found,
-        config=dataclasses.asdict(config),
-        seed=seed,
-        embedded=val.embedded,
-        seconds=round(seconds, 1),
-        source=val.source,
-        extra=lower_bounds(pruned, val, config, seed)
-        | dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1),
-    )
-    result.save()
-    return load_result(result.path())
+    seconds = round(time.monotonic() - start, 1)
+    extra = lower_bounds(pruned, val, config, seed) | train_scores(pruned, train, config)
+    extra |= dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1, open_heads=heads)
+    metrics = dict(sparsity=sparsity(pruned)) | found
+    result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
+    return load_result(result.save())
 
 # %% ../nbs/16_experiment.ipynb #4d3013db
 def run_folder(
     path: Path,  # of the result
 ) -> Path:  # of checkpoints, log, model and masks
-    "Where a run keeps its files."
+    "Where a run keeps its files; runs that differ in the pseudo-masks' options alone share the first one's model."
     return runs_root() / "fits" / path.stem
+
+
+def trained_file(
+    config: Config,  # of the run
+    seed: int,  # of the run
+    embedded: bool,  # as in its `Result`
+    source: str,  # as in its `Result`
+) -> Path:  # of `load_model`; there once `run` has ended
+    "The trained and pruned model of a run."
+    return run_folder(result_path(config.fit_config(), seed, embedded, source)) / "model.safetensors"
 
 
 def lower_bounds(
@@ -178,6 +187,31 @@ def lower_bounds(
         given_labels=score_masks(mask_batches(model, val, given), len(val.mask_classes)),
     )
 
+# %% ../nbs/16_experiment.ipynb #081a870c
+def check_masks(
+    dataset: ImageDataset,  # to be scored
+) -> None:
+    "Refuse, before any work, images without a single pixel to be scored (ours)."
+    if not any((dataset[i]["mask"] != IGNORE).any() for i in range(len(dataset))):
+        raise DatasetNotFoundError(
+            f"{dataset.name} ({dataset.source}): none of the {len(dataset)} validation images has a mask, so nothing can "
+            "be scored; give masks, or make masks without scores by nbs/own_data.ipynb"
+        )
+
+# %% ../nbs/16_experiment.ipynb #7d7c927c
+def train_scores(
+    model: nn.Module,  # trained
+    train: ImageDataset,  # the images that it was trained on, with the masks that it never saw
+    config: Config,  # view, maps and mask options
+    maps_of: Callable | None = None,  # as `mask_batches`
+) -> dict[str, dict]:  # train_given_labels with its scores; nothing for data without a background
+    "Pseudo-masks of training images with given labels: what papers on objects (VOC, COCO) report."
+    if train.background is None:
+        return {}
+    given = dataclasses.replace(config, labels="given")
+    batches = mask_batches(model, train, given, maps_of=maps_of)
+    return dict(train_given_labels=score_masks(batches, len(train.mask_classes)))
+
 # %% ../nbs/16_experiment.ipynb #21cb6ea2
 def run_all(
     configs: list[Config],  # what to do
@@ -187,14 +221,32 @@ def run_all(
     kept: str | Path | None = None,  # None: figures/results in the repository
 ) -> list[Result]:  # one per configuration and seed
     "Many runs; the kept ones are read."
-    kept, results = Path(kept or repo_root() / "figures" / "results"), []
-    for config in configs:
-        val = load_dataset(config, "val", root)
-        for seed in seeds:
-            file = kept / result_path(config, seed, val.embedded, val.source).name
-            if again or not file.exists():
-                path = run(config, seed, root, again).path()
-                with atomic_path(file) as temporary:
-                    shutil.copyfile(path, temporary)
-            results.append(load_result(file))
+    results = []
+    for config, seed in product(configs, seeds):
+        path = result_path(config, seed, *data_identity(config, root))
+        results.append(keep(path, partial(run, config, seed, root, again), again, kept))
     return results
+
+
+def keep(
+    path: Path,  # of the result
+    make: Callable[[], Result],  # run it
+    again: bool = False,  # run, also what is kept
+    kept: str | Path | None = None,  # None: figures/results in the repository
+) -> Result:  # as kept
+    "Read a kept result, or make it; it is kept where `kept` or the variable CTM_KEEP=1 (`make reports`) asks for it."
+    file = Path(kept or repo_root() / "figures" / "results") / path.name
+    if file.exists() and not again:
+        return load_result(file)
+    made = make()
+    if keeping(kept):
+        with atomic_path(file) as temporary:
+            shutil.copyfile(made.path(), temporary)
+    return made
+
+
+def keeping(
+    kept: str | Path | None = None,  # a folder of one's own
+) -> bool:  # True: write there, or beside the committed results
+    "Whether what was made is to be kept."
+    return kept is not None or os.environ.get("CTM_KEEP") == "1"

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import multilabel_accuracy
 from .config import Config, build_model
 from .data import ImageDataset
 from .loop import EpochSampler, LoopModule, claim_folder, loader, run_loop
-from .loss import ClassTokenLoss
+from .loss import ClassTokenLoss, map_overlap
 from .pruning import has_gates, sparsity
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .views import center_view, random_view
@@ -59,10 +59,14 @@ class FitModule(LoopModule):
         image, label = self.views(batch)
         done = self.trainer.global_step / self.trainer.estimated_stepping_batches
         ramp = penalty_scale(done, self.config.penalty_start, self.config.penalty_ramp)
-        if self.own_loss is None:
-            total, terms = self.loss(self.model(image, label), label, self.model, ramp)
-        else:
+        if self.own_loss is not None:
             total, terms = self.own_loss(self.model, image, label)
+        elif self.config.diversity:
+            logits, maps = self.model.attention_maps(image, label=label)
+            (total, terms), overlap = self.loss(logits, label, self.model, ramp), map_overlap(maps)
+            total, terms = total + self.config.diversity * overlap, terms | dict(overlap=overlap.detach())
+        else:
+            total, terms = self.loss(self.model(image, label), label, self.model, ramp)
         self.refuse_nonfinite("training", total, batch, index)
         pruned = dict(sparsity=sparsity(self.model)) if has_gates(self.model) else {}
         values = dict(loss=total.detach(), **pruned, **terms)

@@ -19,7 +19,7 @@ from .checkpoint import load_model
 from .config import Config, load_dataset
 from .core import BadFileError, DatasetNotFoundError, check_choice
 from .data import ImageDataset, adopt
-from .experiment import mask_batches, plain_scores, png_name, run_folder, saving
+from .experiment import mask_batches, plain_scores, png_name, run_folder, saving, trained_file
 from .files import image_size, read_mask
 from .metrics import SegmentationScores
 from .pseudomask import IGNORE
@@ -115,8 +115,9 @@ def write_pseudo_masks(
     "Write the pseudo-masks of a run's training images, once."
     check_choice("labels", labels, ("given", "predicted"))
     train = load_dataset(config, "train", root)
-    home = run_folder(result_path(config, seed, train.embedded, train.source))
-    folder, file = home / f"train-masks-{labels}", home / "model.safetensors"
+    mine = config, seed, train.embedded, train.source
+    home = run_folder(result_path(*mine))
+    folder, file = home / f"train-masks-{labels}", trained_file(*mine)
     if not folder.exists():
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no trained model; `ctm.experiment.run` with this configuration makes it")

@@ -170,17 +170,21 @@ class ClassTokenViT(VisionTransformer):
     ) -> Tensor:  # (B, C) logits
         "Multi-label logits."
         check_image(image, self.in_chans, self.patch_embed.patch_size)
-        class_tokens = self.forward_features(image)[:, : self.num_classes]
-        if self.training and label is not None:
-            check_label(label, len(image), self.num_classes)
-            class_tokens = mask_class_tokens(class_tokens, label, self.mask_ratio)
-        return self.classify(class_tokens)
+        return self.classify(self._masked(self.forward_features(image)[:, : self.num_classes], label))
+
+    def _masked(self, class_tokens: Tensor, label: Tensor | None) -> Tensor:
+        "In training mode and with a label: absent classes' tokens masked at random."
+        if not self.training or label is None:
+            return class_tokens
+        check_label(label, len(class_tokens), self.num_classes)
+        return mask_class_tokens(class_tokens, label, self.mask_ratio)
 
     def attention_maps(
         self,
         image: Tensor,  # (B, K, H, W) float
         layers: str | Sequence[int] | None = None,  # None or "all", "last", or block indices (negative: from the end)
         gated: bool = True,  # weight heads by their gates, else alike
+        label: Tensor | None = None,  # as `forward`; it changes the logits alone
     ) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw), each in [0, 1] with a sum of at most 1
         "Logits, and each class token's attention to the patches, averaged over heads and layers (Section 3)."
         check_image(image, self.in_chans, self.patch_embed.patch_size)
@@ -197,4 +201,5 @@ class ClassTokenViT(VisionTransformer):
                 x = block(x)
         maps = total / torch.clamp(weight, min=1e-12)  # all heads closed: maps of zeros
         c, n = self.num_classes, gh * gw
-        return self.classify(self.norm(x)[:, :c]), maps[:, :, c : c + n].unflatten(2, (gh, gw))
+        class_tokens = self._masked(self.norm(x)[:, :c], label)
+        return self.classify(class_tokens), maps[:, :, c : c + n].unflatten(2, (gh, gw))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPECTRA', 'RAW_CLASSES', 'OWN_BANDS', 'OWN_CLASSES', 'MAKERS', 'VERSION', 'regions', 'land_cover', 'make_dfc2020',
-           'endoscopy', 'make_kvasir_seg', 'make_folder', 'make']
+           'endoscopy', 'make_kvasir_seg', 'make_folder', 'make', 'set_name']
 
 # %% ../nbs/09_synthetic.ipynb #317bb21e
 import json
@@ -145,7 +145,7 @@ def make_folder(
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     (folder / "mask_values.json").write_text(json.dumps({name: i for i, name in enumerate(OWN_CLASSES)}))
 
-# %% ../nbs/09_synthetic.ipynb #997deef1
+# %% ../nbs/09_synthetic.ipynb #27cc4322
 MAKERS = {
     "voc2012": make_voc2012,
     "coco2014": make_coco2014,
@@ -167,9 +167,18 @@ def make(
     "Write an embedded set, or find the one that is there."
     check_choice("name", name, MAKERS)
     check_range("n", n, 1)
-    folder = Path(root) / f"{name}-n{n}-seed{seed}-v{VERSION}"
+    folder = Path(root) / set_name(name, n, seed)
     if not folder.exists():
         with atomic_folder(folder) as partial:
             MAKERS[name](partial, n, np.random.default_rng([seed, n]))
             (partial / "EMBEDDED.json").write_text(json.dumps(dict(name=name, n=n, seed=seed, version=VERSION)))
     return folder
+
+
+def set_name(
+    name: str,  # as `make`
+    n: int = 512,  # as `make`
+    seed: int = 0,  # as `make`
+) -> str:  # of the folder
+    "What an embedded set is called on disk and in results."
+    return f"{name}-n{n}-seed{seed}-v{VERSION}"

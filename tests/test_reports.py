@@ -1,0 +1,53 @@
+"Reports on other data, settings and seeds than those whose results are kept."
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctm.synthetic import make
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = dict(embed_dim=32, depth=2, num_heads=4, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory):
+    return make("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
+
+
+def papermill(report, folder, **parameters):
+    given = json.dumps(dict(dataset="kvasir_seg", changes=TINY) | parameters)  # JSON is YAML
+    command = [sys.executable, "-m", "papermill", f"nbs/{report}.ipynb", str(folder / f"{report}.ipynb"), "-y", given]
+    env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "CTM_KEEP")} | {"CTM_RUNS": str(folder)}
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize("report", ["specialized", "segmentation", "ablation"])
+def test_report_on_other_data(report, polyps, tmp_path):
+    done = papermill(report, tmp_path, root=str(polyps), seeds=[5])
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = list(tmp_path.glob("results/*.json"))
+    assert results and all(path.stem.count("-seed5") for path in results)
+    table = (tmp_path / "tables" / f"{report}-embedded-kvasir_seg-demo.csv").read_text()
+    assert f"papermill nbs/{report}.ipynb runs/{report}.ipynb -p dataset kvasir_seg" in table.splitlines()[0]
+    assert (tmp_path / "tables" / f"{report}-embedded-kvasir_seg-demo.tex").exists()
+    assert not list((ROOT / "figures").rglob("*seed5*")), "a run of one's own must not touch what is committed"
+
+
+@pytest.mark.parametrize(
+    ("report", "parameters", "message"),
+    [
+        ("specialized", dict(dataset=None, root="/nowhere"), "is the folder of one data set: name it"),
+        ("pseudomasks", dict(dataset="voc2021"), "voc2021"),
+        ("qualitative", dict(methods=["cam"]), "need 'ours' among them"),
+        ("segmentation", dict(root="/nowhere"), "/nowhere"),
+    ],
+)
+def test_report_refuses(report, parameters, message, tmp_path):
+    done = papermill(report, tmp_path, **parameters)
+    assert done.returncode == 1
+    assert message in done.stderr
