@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from .baselines import BASELINES, baseline_config, run_baseline
 from .config import Config, data_identity, load_config, load_dataset
-from .experiment import keep, run, run_folder
+from .experiment import run, run_folder
 from .masked import WithMasks
-from .results import Result, published, result_path
+from .results import Result, keep, published, result_path
 from .segmentation import load_segmentation_config
 from .show import OKABE_ITO
 from .stage_two import run_segmentation, segmentation_path

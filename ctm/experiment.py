@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['mask_batches', 'score_masks', 'plain_scores', 'constant_scores', 'saving', 'png_name', 'run', 'run_folder',
-           'trained_file', 'lower_bounds', 'check_masks', 'train_scores', 'run_all', 'keep', 'keeping']
+           'trained_file', 'lower_bounds', 'check_masks', 'train_scores', 'run_all']
 
-# %% ../nbs/16_experiment.ipynb #bbee75d8
+# %% ../nbs/16_experiment.ipynb #80167714
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from torchmetrics.functional.classification import multilabel_accuracy
 
 from .checkpoint import load_model, save_model
 from .config import Config, build_model, data_identity, load_dataset
-from .core import DatasetNotFoundError, atomic_path, check_range, repo_root, runs_root
+from .core import DatasetNotFoundError, check_range, runs_root
 from .data import ImageDataset
 from .fit import fit
 from .loop import loader
@@ -32,7 +31,7 @@ from .model import ClassTokenViT
 from .picture import save_mask
 from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
-from .results import Result, load_result, result_path
+from .results import Result, keep, load_result, result_path
 from .views import center_view
 
 # %% ../nbs/16_experiment.ipynb #ec5d498d
@@ -194,8 +193,8 @@ def check_masks(
     "Refuse, before any work, images without a single pixel to be scored (ours)."
     if not any((dataset[i]["mask"] != IGNORE).any() for i in range(len(dataset))):
         raise DatasetNotFoundError(
-            f"{dataset.name} ({dataset.source}): none of the {len(dataset)} validation images has a mask, so nothing can "
-            "be scored; give masks, or make masks without scores by nbs/own_data.ipynb"
+            f"{dataset.name} ({dataset.source}): none of the {len(dataset)} validation images has a mask, so nothing "
+            "can be scored; give masks, or make masks without scores by nbs/own_data.ipynb"
         )
 
 # %% ../nbs/16_experiment.ipynb #7d7c927c
@@ -226,27 +225,3 @@ def run_all(
         path = result_path(config, seed, *data_identity(config, root))
         results.append(keep(path, partial(run, config, seed, root, again), again, kept))
     return results
-
-
-def keep(
-    path: Path,  # of the result
-    make: Callable[[], Result],  # run it
-    again: bool = False,  # run, also what is kept
-    kept: str | Path | None = None,  # None: figures/results in the repository
-) -> Result:  # as kept
-    "Read a kept result, or make it; it is kept where `kept` or the variable CTM_KEEP=1 (`make reports`) asks for it."
-    file = Path(kept or repo_root() / "figures" / "results") / path.name
-    if file.exists() and not again:
-        return load_result(file)
-    made = make()
-    if keeping(kept):
-        with atomic_path(file) as temporary:
-            shutil.copyfile(made.path(), temporary)
-    return made
-
-
-def keeping(
-    kept: str | Path | None = None,  # a folder of one's own
-) -> bool:  # True: write there, or beside the committed results
-    "Whether what was made is to be kept."
-    return kept is not None or os.environ.get("CTM_KEEP") == "1"

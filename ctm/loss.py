@@ -6,6 +6,7 @@
 __all__ = ['ClassTokenLoss', 'map_overlap']
 
 # %% ../nbs/05_loss.ipynb #97be8bd2
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 

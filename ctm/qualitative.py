@@ -17,11 +17,11 @@ from .compare import TITLES, run_method
 from .config import Config
 from .core import atomic_path, repo_root
 from .data import ImageDataset
-from .experiment import keeping, png_name, run_folder
+from .experiment import png_name, run_folder
 from .files import read_mask
 from .picture import legend, paint, to_rgb
 from .pseudomask import IGNORE
-from .results import Result
+from .results import Result, keeping
 from .show import data_name
 from .views import center_view
 
@@ -63,7 +63,7 @@ def pick_images(
     scores: dict[str, np.ndarray],  # method -> (images,) accuracies; "ours" among them
     truth: np.ndarray,  # (images, H, W)
 ) -> list[tuple[str, int]]:  # one of PICKS, and the image; no image twice
-    "Images by rank of ours, and by the difference to the best other method, among those with two values or more (ours)."
+    "Images by rank of ours, and by the difference to the best other method; those with two values or more (ours)."
     several = np.array([len(np.setdiff1d(mask, IGNORE)) > 1 for mask in truth])
     if not several.any():
         several = (truth != IGNORE).any((1, 2))
