@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab docs docs-serve figures export clean
+.PHONY: help demo test lab docs docs-serve reports export clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,18 @@ docs: $(STAMP)  ## build the docs site into _docs
 docs-serve: docs  ## show the docs site at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8000
 
-figures: demo  ## make the committed figures again
-	$(BIN)/papermill nbs/claims.ipynb runs/claims.ipynb </dev/null
+reports: demo  ## every table and figure of the paper, on the embedded sets; what is kept is read
+	@mkdir -p figures/tables
+	for name in claims masking_ratio pseudomasks segmentation specialized; do \
+	  CTM_KEEP=1 $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
+	for data in dfc2020 endotect ade20k; do \
+	  CTM_KEEP=1 $(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity-$$data.ipynb -p dataset $$data -p sweep True </dev/null || exit 1; done
+	for data in dfc2020 voc2012 coco2014; do \
+	  CTM_KEEP=1 $(BIN)/papermill nbs/ablation.ipynb runs/ablation-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
+	for data in dfc2020 endotect ade20k voc2012 coco2014; do \
+	  CTM_KEEP=1 $(BIN)/papermill nbs/qualitative.ipynb runs/qualitative-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
+	cp runs/tables/*-embedded-*-demo.csv runs/tables/*-embedded-*-demo.tex figures/tables/
+	for kind in heads masking_ratio pseudomasks qualitative specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
 	cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.png | head -1)" figures/masks-embedded.png
 	cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.png | head -1)" figures/lambda-embedded.png
 
