@@ -25,15 +25,17 @@ class GatedAttention(Attention):
     ):
         super().__init__(dim, num_heads, **kwargs)
         self.head_gate = HeadGate(num_heads)
+        self.unread = 0  # first tokens that no token attends to
 
     def project(
         self,
         x: Tensor,  # (B, N, D) normalised tokens
-    ) -> tuple[Tensor, Tensor, Tensor]:  # q, k, v, each (B, heads, N, head width)
+    ) -> tuple[Tensor, Tensor, Tensor]:  # q (B, heads, N, head width); k and v (B, heads, N - unread, head width)
         "Queries, keys and values of every head."
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.q_norm(q), self.k_norm(k), v
+        q, k = self.q_norm(q), self.k_norm(k)
+        return (q, k[:, :, self.unread :], v[:, :, self.unread :]) if self.unread else (q, k, v)
 
     def fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         "softmax(q k^T) v of every head, (B, heads, N, head width), by a kernel that never writes the matrix down."
@@ -44,10 +46,10 @@ class GatedAttention(Attention):
     def class_rows(
         self,
         q: Tensor,  # (B, heads, N, head width)
-        k: Tensor,  # (B, heads, N, head width)
+        k: Tensor,  # (B, heads, M, head width)
         num_classes: int,  # class tokens come first in the sequence
-    ) -> Tensor:  # (B, heads, C, N), rows sum to 1
-        "The class tokens' rows of the attention matrix, softmax over all tokens."
+    ) -> Tensor:  # (B, heads, C, M), rows sum to 1
+        "The class tokens' rows of the attention matrix, softmax over all tokens that are read."
         return (q[:, :, :num_classes] * self.scale @ k.transpose(-2, -1)).float().softmax(-1)
 
     def merge(

@@ -60,6 +60,9 @@ class Config:
     gate_lr: float = 0.1  # learning rate of the gates
     penalty_start: float = 0.1  # share of the training before the penalty begins
     penalty_ramp: float = 0.1  # share of the training over which it grows to lambda
+    classifier: str = "concat"  # or "per_class"
+    class_layer: int = 0  # block before which the class tokens join
+    class_reads: str = "all"  # or "patches": nobody attends to class tokens
     diversity: float = 0.0  # price of maps that overlap (the reference's option: 0.1)
     # fit
     epochs: int = 200
@@ -131,6 +134,7 @@ DEFAULTS = {  # sources of the fields that no preset sets
     "dataset": "asked for", "preset": "asked for", "data": "the reader takes no options",
     "qkv_bias": "ours: as timm's weights have it", "final_norm": "ours: as timm's weights have it",
     "reg_tokens": "Section 3", "pretrained": OURS, "clip": OURS, "diversity": "Equation 1 has no such term",
+    "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "layers": REFERENCE, "gated": "ours: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window ours", "labels": "Section 3",
 }  # fmt: skip
@@ -234,7 +238,7 @@ def build_model(
 ) -> ClassTokenViT:  # with gates at their start
     "The model of a configuration, with random or pretrained weights."
     names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mask_ratio")
-    names += ("qkv_bias", "final_norm", "reg_tokens", "pretrained")
+    names += ("qkv_bias", "final_norm", "reg_tokens", "pretrained", "classifier", "class_layer", "class_reads")
     model = ClassTokenViT(num_classes, **{name: getattr(config, name) for name in names})
     for gate in head_gates(model):
         gate.log_alpha.data.fill_(config.gate_init)

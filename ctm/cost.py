@@ -52,7 +52,7 @@ def shape_table() -> pd.DataFrame:  # one column per model
         }
     return pd.DataFrame(columns)
 
-
+# %% ../nbs/18_cost.ipynb #7585457b
 def parameter_counts(
     model: ClassTokenViT,  # of any shape
 ) -> dict[str, int]:  # part -> parameters

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from .cache import reading_speed
-from .config import DATASETS, Config, data_identity, load_config, load_dataset
-from .core import BadFileError
+from .config import DATASETS, MASK_FIELDS, Config, data_identity, load_config, load_dataset
+from .core import BadFileError, check_choice
 from .experiment import run_all
 from .loop import NonFiniteLossError
 from .results import METRICS, load_results, published
@@ -117,7 +117,7 @@ ABLATION = {
     "without [REG]": dict(reg_tokens=0),
 }
 
-
+# %% ../nbs/24_reports.ipynb #2000a85e
 CHOICES = {  # where paper and reference differ, or the paper is silent; ours is the first
     "ours": {},
     "maps of the last layer": dict(layers="last"),
@@ -137,10 +137,13 @@ CHOICES = {  # where paper and reference differ, or the paper is silent; ours is
 
 def choices_of(
     dataset: str,  # of `ctm.config.DATASETS`
+    which: str = "all",  # or "painting": those that share one fit per seed
 ) -> dict[str, dict]:  # settings for `rows_of`
     "The choices that a data set has: where pixels may be of no class, there is nothing to fill."
+    check_choice("choices", which, ("all", "painting"))
     objects = importlib.import_module(f"ctm.datasets.{dataset}").READER.background is not None
-    return {name: own for name, own in CHOICES.items() if not (objects and "fill" in own)}
+    found = {name: own for name, own in CHOICES.items() if not (objects and "fill" in own)}
+    return {name: own for name, own in found.items() if which == "all" or {*own} <= {*MASK_FIELDS}}
 
 
 def paper_ablation() -> pd.DataFrame:  # mIoU in percent

@@ -131,7 +131,9 @@ def load_results(
         result = load_result(files[name])
         if result.stage != stage or baseline not in ("all", result.baseline):
             continue
-        values = dataclasses.asdict(result.settings()) | dict(seed=result.seed, embedded=result.embedded, source=result.source)
+        values = dataclasses.asdict(result.settings()) | dict(
+            seed=result.seed, embedded=result.embedded, source=result.source
+        )
         if all(values.get(name) == value for name, value in conditions.items()):
             found.append(result)
     return found

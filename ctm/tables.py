@@ -134,7 +134,10 @@ def summary_table(
 ) -> pd.DataFrame:  # one line per row name, one column per data set, text
     "One score of every row on every data set, mean and deviation in percent."
     names = dict.fromkeys(row.name for rows in tables.values() for row in rows)
-    cells = {data: {row.name: spread([score_of(r, metric) for r in row.results]) for row in rows} for data, rows in tables.items()}
+    cells = {
+        data: {row.name: spread([score_of(r, metric) for r in row.results]) for row in rows}
+        for data, rows in tables.items()
+    }
     return pd.DataFrame({data: [cells[data].get(name, "-") for name in names] for data in tables}, index=list(names))
 
 # %% ../nbs/23_tables.ipynb #3a6574ec
