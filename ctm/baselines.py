@@ -34,7 +34,8 @@ from ctm.experiment import (
     score_masks,
     train_scores,
 )
-from .fit import fit, loader
+from .feed import loader
+from .fit import fit
 from .mctformer import build_mctformer, mctformer_loss, mctformer_maps
 from .metrics import SegmentationScores
 from .pseudomask import IGNORE

@@ -24,11 +24,12 @@ from .checkpoint import load_model, save_model
 from .config import Config, build_model, data_identity, load_dataset
 from .core import DatasetNotFoundError, check_range, runs_root
 from .data import ImageDataset
+from .feed import loader, part_of
 from .fit import fit
-from .loop import loader
 from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .picture import save_mask
+from .processes import join_processes, summed, wait_for_all
 from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, keep, load_result, result_path
@@ -43,9 +44,9 @@ def mask_batches(
     prob_model: nn.Module | None = None,  # whose probabilities choose and order the classes; None: the model's own
     maps_of: Callable | None = None,  # (model, image, given labels or None) -> (logits, maps); None: `attention_maps`
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name
-    "Pseudo-masks of all images, with what they were made from."
+    "Pseudo-masks of all images, with what they were made from; each process takes every n-th image."
     device = next(model.parameters()).device
-    for batch in loader(dataset, config.batch_size):
+    for batch in loader(part_of(dataset), config.batch_size):
         image, mask = (center_view(batch[key], config.img_size).to(device) for key in ("image", "mask"))
         label = dataset.view_label(mask, batch["label"].to(device))
         present = label if config.labels == "given" else None
@@ -69,6 +70,7 @@ def score_masks(
         metric.update(batch["pseudo_mask"].cpu(), batch["mask"].cpu())
         accuracy = multilabel_accuracy(batch["prob"], batch["label"].int(), batch["prob"].shape[1], average="micro")
         right, images = right + accuracy.item() * len(batch["prob"]), images + len(batch["prob"])
+    right, images = summed(torch.tensor([right, images], dtype=torch.float64)).tolist()
     return dict(classifier_accuracy=right / images) | plain_scores(metric.compute())
 
 
@@ -101,14 +103,19 @@ def saving(
     key: str = "pseudo_mask",  # of the masks in a batch
 ) -> Iterator[dict]:  # the same batches
     "Write the masks of the batches that pass by; the folder takes its name after the last."
-    partial = folder.with_name(f".{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, rank = folder.with_name(f".{folder.name}"), join_processes()[0]
+    if rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    wait_for_all()
     for batch in batches:
         for name, mask in zip(batch["name"], batch[key], strict=True):
             save_mask(partial / png_name(name), mask, colors)
         yield batch
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    wait_for_all()
+    if rank == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    wait_for_all()
 
 
 def png_name(
@@ -134,19 +141,23 @@ def run(
     train, val = (load_dataset(config, split, root) for split in ("train", "val"))
     check_masks(val)
     home, folder = (run_folder(result_path(c, seed, embedded, source)) for c in (config.fit_config(), config))
-    if again:
+    rank, world = join_processes()
+    if again and rank == 0:
         shutil.rmtree(home, ignore_errors=True)
+    wait_for_all()
     start = time.monotonic()
     model = fit(config.fit_config(), train, val, home, seed, **fit_options)
     heads = [layer.tolist() for layer in open_heads(model)]
-    save_model(prune_heads(model), home / "model.safetensors")
+    if rank == 0:
+        save_model(prune_heads(model), home / "model.safetensors")
+    wait_for_all()
     pruned = load_model(home / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
     found = score_masks(
         saving(mask_batches(pruned, val, config), folder / "masks", val.mask_colors), len(val.mask_classes)
     )
     seconds = round(time.monotonic() - start, 1)
     extra = lower_bounds(pruned, val, config, seed) | train_scores(pruned, train, config)
-    extra |= dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1, open_heads=heads)
+    extra |= dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1, open_heads=heads, processes=world)
     metrics = dict(sparsity=sparsity(pruned)) | found
     result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
     return load_result(result.save())

@@ -17,7 +17,8 @@ from torchmetrics.functional.classification import multilabel_accuracy
 
 from .config import Config, build_model
 from .data import ImageDataset
-from .loop import EpochSampler, LoopModule, claim_folder, loader, run_loop
+from .feed import Feed
+from .loop import LoopModule, claim_folder, run_loop
 from .loss import ClassTokenLoss, map_overlap
 from .pruning import has_gates, sparsity
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
@@ -55,7 +56,7 @@ class FitModule(LoopModule):
             image, mask = center_view(batch["image"], size), center_view(batch["mask"], size)
         return image, self.data.view_label(mask, batch["label"])
 
-    def training_step(self, batch: dict, index: int) -> Tensor:
+    def losses(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:  # total (); terms to log
         image, label = self.views(batch)
         done = self.trainer.global_step / self.trainer.estimated_stepping_batches
         ramp = penalty_scale(done, self.config.penalty_start, self.config.penalty_ramp)
@@ -67,11 +68,8 @@ class FitModule(LoopModule):
             total, terms = total + self.config.diversity * overlap, terms | dict(overlap=overlap.detach())
         else:
             total, terms = self.loss(self.model(image, label), label, self.model, ramp)
-        self.refuse_nonfinite("training", total, batch, index)
-        pruned = dict(sparsity=sparsity(self.model)) if has_gates(self.model) else {}
-        values = dict(loss=total.detach(), **pruned, **terms)
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
-        return total
+        pruned = dict(sparsity=torch.tensor(sparsity(self.model))) if has_gates(self.model) else {}
+        return total, dict(loss=total, **pruned, **terms)
 
     def validation_step(self, batch: dict, index: int) -> None:
         image, label = self.views(batch)
@@ -107,7 +105,6 @@ def fit(
     claim_folder(folder, config.key(), seed)
     torch.manual_seed(seed)
     module = FitModule(build(config, len(train.classes)), config, train, seed, loss)
-    shuffled = loader(train, config.batch_size, EpochSampler(train, seed), num_workers)
-    ordered = loader(val, config.batch_size, num_workers=num_workers)
-    run_loop(module, folder, shuffled, ordered, config.epochs, "val_bce", config.clip, callbacks, **trainer)
+    feed = Feed(train, val, config.batch_size, seed, num_workers)
+    run_loop(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)
     return module.model

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .attention import GatedAttention, GatedBlock
+from .chance import draw_rows
 from .core import check_choice, check_range
 from .pretrained import load_backbone
 
@@ -27,7 +28,8 @@ def mask_class_tokens(
     mask_ratio: float,  # probability in [0, 1] that an absent class token is masked
 ) -> Tensor:  # (B, C, D)
     "Class tokens with those of absent classes zeroed at random (Section 3). Draws from torch's generator."
-    masked = (label == 0) & (torch.rand(label.shape, device=label.device) < mask_ratio)
+    chance = draw_rows(len(label), lambda rows: torch.rand(rows, label.shape[1], device=label.device))
+    masked = (label == 0) & (chance < mask_ratio)
     return class_tokens.masked_fill(masked[..., None], 0.0)
 
 # %% ../nbs/02_model.ipynb #21369f3c

@@ -91,7 +91,9 @@ def plain_pseudo_mask(
     for i in range(len(maps)):
         present = [c for c in range(maps.shape[1]) if prob[i, c] > 0.5]
         for c in sorted(present, key=lambda c: prob[i, c].item()):
-            big = F.interpolate(maps[i : i + 1, c : c + 1].float(), size=size, mode="bilinear", align_corners=False)[0, 0]
+            big = F.interpolate(maps[i : i + 1, c : c + 1].float(), size=size, mode="bilinear", align_corners=False)[
+                0, 0
+            ]
             masks[i][big >= big.mean()] = c
         if present:
             masks[i] = torch.from_numpy(plain_fill(masks[i].numpy(), maps.shape[1]))

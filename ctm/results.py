@@ -20,6 +20,7 @@ import pandas as pd
 
 from .config import Config
 from .core import BadFileError, atomic_path, repo_root, runs_root, versions
+from .processes import join_processes, wait_for_all
 
 METRICS = ("sparsity", "classifier_accuracy", "pixel_accuracy", "miou")  # the rows of Table 8
 FORMAT = 1  # of the file; another number is not read
@@ -59,9 +60,11 @@ class Result:
         return result_path(*mine, self.baseline, self.extra.get("variant", ""))
 
     def save(self) -> Path:  # the file
-        "Write the file, whole or not at all."
-        with atomic_path(self.path()) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(self) | dict(format=FORMAT), indent=1))
+        "Write the file, whole or not at all; of several processes the first one does, and all wait for it."
+        if join_processes()[0] == 0:
+            with atomic_path(self.path()) as temporary:
+                temporary.write_text(json.dumps(dataclasses.asdict(self) | dict(format=FORMAT), indent=1))
+        wait_for_all()
         return self.path()
 
 # %% ../nbs/15_results.ipynb #2935e169

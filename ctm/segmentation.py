@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from .core import check_choice, check_range
 from .data import ImageDataset
-from .loop import EpochSampler, LoopModule, claim_folder, loader, run_loop
+from .feed import Feed
+from .loop import LoopModule, claim_folder, run_loop
 from .pseudomask import IGNORE
 from .schedule import learning_rate_scale
 from .views import random_view
@@ -180,12 +181,10 @@ class SegmentationModule(LoopModule):
         super().__init__(model, seed)
         self.segmentation, self.size, self.upright = segmentation, tuple(size), upright
 
-    def training_step(self, batch: dict, index: int) -> Tensor:
+    def losses(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:  # total (); terms to log
         image, mask = random_view(batch["image"], batch["mask"], self.size, self.upright)
         loss = pixel_loss(self.model(image), mask)
-        self.refuse_nonfinite("training", loss, batch, index)
-        self.log("ce", loss.detach(), on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
-        return loss
+        return loss, dict(ce=loss)
 
     def configure_optimizers(self) -> dict:
         s, parts = self.segmentation, [[], []]
@@ -212,6 +211,6 @@ def fit_segmentation(
     torch.manual_seed(seed)
     module = SegmentationModule(build_network(segmentation, train), segmentation, size, train.upright, seed)
     full = len(train) >= segmentation.batch_size  # a batch of one would have no variance to normalise by
-    batches = loader(train, segmentation.batch_size, EpochSampler(train, seed), num_workers, drop_last=full)
-    run_loop(module, folder, batches, None, segmentation.epochs, "ce", segmentation.clip, callbacks, **trainer)
+    feed = Feed(train, None, segmentation.batch_size, seed, num_workers, drop_last=full)
+    run_loop(module, folder, feed, segmentation.epochs, "ce", segmentation.clip, callbacks, **trainer)
     return module.model

@@ -26,7 +26,7 @@ from .config import Config, data_identity, load_dataset
 from .core import BadFileError, check_range
 from .data import ImageDataset
 from .experiment import check_masks, plain_scores, run, run_folder, saving, trained_file
-from .loop import loader
+from .feed import loader, part_of
 from .masked import WithMasks, score_masked, write_pseudo_masks
 from .metrics import SegmentationScores
 from .results import Result, load_result, result_path
@@ -63,7 +63,7 @@ def predict_masks(
 ) -> Iterator[dict]:  # image (B, K, H, W), mask and pred (B, H, W), name
     "Masks of all images; no label and no mask is looked at."
     device = next(network.parameters()).device
-    for batch in loader(dataset, batch_size):
+    for batch in loader(part_of(dataset), batch_size):
         image, mask = (center_view(batch[key], size or batch["mask"].shape[1:]) for key in ("image", "mask"))
         pred = mean_prob(network, image.to(device), scales, flip).argmax(1).cpu()
         yield dict(image=image, mask=mask, pred=pred, name=batch["name"])

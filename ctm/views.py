@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from .chance import draw_rows
 from .core import BadFileError, check_choice, check_range
 from .data import ImageDataset, adopt
 from .pseudomask import IGNORE
@@ -143,10 +144,12 @@ def random_view(
 ) -> tuple[Tensor, Tensor]:  # (B, K, *size), (B, *size)
     "A random crop, flip and (for square views) quarter turn of each image and its mask, together (ours)."
     top, left = (
-        torch.randint(0, full - part + 1, (len(image),)) for full, part in zip(mask.shape[1:], size, strict=True)
+        draw_rows(len(image), lambda n, top=full - part + 1: torch.randint(0, top, (n,)))
+        for full, part in zip(mask.shape[1:], size, strict=True)
     )
-    turns = torch.randint(0, 4 if size[0] == size[1] and not upright else 1, (len(image),))
-    flips = torch.rand(len(image), 2) < torch.tensor([0.0 if upright else 0.5, 0.5])
+    quarters = 4 if size[0] == size[1] and not upright else 1
+    turns = draw_rows(len(image), lambda n: torch.randint(0, quarters, (n,)))
+    flips = draw_rows(len(image), lambda n: torch.rand(n, 2)) < torch.tensor([0.0 if upright else 0.5, 0.5])
     views = []
     for i in range(len(image)):
         y, x = int(top[i]), int(left[i])
