@@ -20,8 +20,8 @@ from .baselines import BASELINES, baseline_config, run_baseline
 from .config import Config, data_identity, load_config, load_dataset
 from .experiment import run, run_folder
 from .masked import WithMasks
+from .network import load_segmentation_config
 from .results import Result, keep, published, result_path
-from .segmentation import load_segmentation_config
 from .show import OKABE_ITO
 from .stage_two import run_segmentation, segmentation_path
 from .submission import export_masks, export_voc

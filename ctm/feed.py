@@ -80,7 +80,7 @@ class SharedBatches(BatchSampler):
             first, rows = share_of(len(batch), self.rank, self.world)
             yield batch[first : first + rows] or batch[:1]
 
-
+# %% ../nbs/08f_feed.ipynb #ffee61ef
 class Feed(L.LightningDataModule):
     "Training and validation data for any number of processes."
 

@@ -41,7 +41,7 @@ def plain_forward(
         class_tokens = plain_masking(class_tokens, label, model.mask_ratio)
     return model.head(class_tokens.flatten(1)), matrices
 
-
+# %% ../nbs/26_plain.ipynb #21ac916e
 def plain_masking(
     class_tokens: Tensor,  # (B, C, D)
     label: Tensor,  # (B, C) in {0, 1}
@@ -68,7 +68,7 @@ def plain_loss(
     loss.matrices = matrices
     return loss
 
-
+# %% ../nbs/26_plain.ipynb #cf382897
 def plain_maps(
     model: ClassTokenViT,  # in evaluation mode
     image: Tensor,  # (B, K, H, W)

@@ -162,7 +162,7 @@ def table(
     rows, others = [], _differing(results)
     for r in results:
         if r.stage != 1:
-            raise ValueError(f"{r.path().name} is of stage {r.stage}: `ctm.segmentation.segmentation_table` shows it")
+            raise ValueError(f"{r.path().name} is of stage {r.stage}: `ctm.network.segmentation_table` shows it")
         row = dict(dataset=r.config["dataset"], data="embedded" if r.embedded else "real", preset=r.config["preset"])
         row |= dict(masking=r.config["mask_ratio"], lam=r.config["lam"]) | {
             name: str(getattr(r.settings(), name)) for name in others

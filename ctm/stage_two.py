@@ -29,8 +29,8 @@ from .experiment import check_masks, plain_scores, run, run_folder, saving, trai
 from .feed import loader, part_of
 from .masked import WithMasks, score_masked, write_pseudo_masks
 from .metrics import SegmentationScores
+from .network import SegmentationConfig, SegmentationNet, fit_segmentation
 from .results import Result, load_result, result_path
-from .segmentation import SegmentationConfig, SegmentationNet, fit_segmentation
 from .views import center_view
 
 # %% ../nbs/22b_stage_two.ipynb #bc1227ce
