@@ -96,14 +96,15 @@ def compare_sets(
     again: bool = False,  # as `compare`
     changes: dict | None = None,  # fields of `Config` that differ from the preset
     kept: str | Path | None = None,  # as `compare`
-) -> dict[str, list[Row]]:  # data set -> rows
+) -> dict[str, list[Row]]:  # data set, marked where it is embedded -> rows
     "The same comparison on several data sets, the paper's values beside it where it has any."
     if root is not None and len(datasets) > 1:
         raise ValueError(f"root={str(root)!r} is the folder of one data set: name it, dataset={datasets[0]!r} say")
     found = {}
     for dataset in datasets:
         config = load_config(dataset, preset, **(changes or {}))
-        found[dataset] = compare(names, config, seeds, root, again, kept, paper_values(dataset))
+        title = f"embedded {dataset}" if data_identity(config, root)[0] else dataset
+        found[title] = compare(names, config, seeds, root, again, kept, paper_values(dataset))
     return found
 
 

@@ -88,6 +88,7 @@ class Config:
             if f.type is float and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, f.name, float(value))
         object.__setattr__(self, "img_size", tuple(self.img_size))
+        object.__setattr__(self, "data", json.loads(json.dumps(self.data)))  # as a stored result has it
         check_choice("dataset", self.dataset, DATASETS)
         check_choice("preset", self.preset, PRESET_NAMES)
         check_choice("labels", self.labels, ("predicted", "given"))

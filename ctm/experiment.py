@@ -151,14 +151,16 @@ def run(
     if rank == 0:
         save_model(prune_heads(model), home / "model.safetensors")
     wait_for_all()
-    pruned = load_model(home / "model.safetensors").to("cuda" if torch.cuda.is_available() else "cpu")
+    if config.gated:  # maps not weighted by gates are those of all heads, closed ones too
+        model = load_model(home / "model.safetensors")
+    model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     found = score_masks(
-        saving(mask_batches(pruned, val, config), folder / "masks", val.mask_colors), len(val.mask_classes)
+        saving(mask_batches(model, val, config), folder / "masks", val.mask_colors), len(val.mask_classes)
     )
-    seconds = round(time.monotonic() - start, 1)
-    extra = lower_bounds(pruned, val, config, seed) | train_scores(pruned, train, config)
-    extra |= dict(classes=val.mask_classes, all_heads_closed=sparsity(pruned) == 1, open_heads=heads, processes=world)
-    metrics = dict(sparsity=sparsity(pruned)) | found
+    seconds, closed = round(time.monotonic() - start, 1), sparsity(model)
+    extra = lower_bounds(model, val, config, seed) | train_scores(model, train, config)
+    extra |= dict(classes=val.mask_classes, all_heads_closed=closed == 1, open_heads=heads, processes=world)
+    metrics = dict(sparsity=closed) | found
     result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
     return load_result(result.save())
 

@@ -91,7 +91,7 @@ COLUMNS = {
     "full": "full\nsupervision",
 }
 
-# %% ../nbs/25_picks.ipynb #25c66218
+# %% ../nbs/25_picks.ipynb #afcc94b6
 def draw_picks(
     picks: list[tuple[str, int]],  # of `pick_images`
     images: list,  # (K, H, W) each, as the models see them
@@ -105,11 +105,11 @@ def draw_picks(
     size = (1.1 * (2 + len(masks)) + 0.8, 1.22 * len(picks) + 0.9)
     figure, axes = plt.subplots(len(picks), 2 + len(masks), figsize=size, squeeze=False)
     for row, (title, index) in zip(axes, picks, strict=True):
-        row[0].imshow(to_rgb(images[index], dataset))
+        row[0].imshow(to_rgb(images[index], dataset), interpolation="none")
         row[0].set_ylabel(title.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=7)
-        row[1].imshow(paint(truth[index], dataset.mask_colors))
+        row[1].imshow(paint(truth[index], dataset.mask_colors), interpolation="none")
         for ax, (name, found) in zip(row[2:], masks.items(), strict=True):
-            ax.imshow(paint(found[index], dataset.mask_colors))
+            ax.imshow(paint(found[index], dataset.mask_colors), interpolation="none")
             ax.set_xlabel(f"{100 * scores[name][index]:.0f}%", fontsize=7, labelpad=1)
     for ax, title in zip(axes[0], ["image", "truth", *(COLUMNS[name] for name in masks)], strict=True):
         ax.set_title(title, fontsize=8)

@@ -133,10 +133,11 @@ def heads_figure(
 ) -> Figure:  # one panel each: layers by heads, first layer at the top
     "Which heads stayed open: the share of the runs in which each one did (ours)."
     figure, axes = plt.subplots(1, len(rows), figsize=(1.55 * len(rows) + 0.7, 2.1), squeeze=False)
-    for ax, (title, results) in zip(axes[0], rows, strict=True):
+    for ax, (title, found) in zip(axes[0], rows, strict=True):
+        results = [result for result in found if "open_heads" in result.extra] or found[:1]
         share = np.zeros((results[0].config["depth"], results[0].config["num_heads"]))
         for result in results:
-            for layer, heads in enumerate(result.extra["open_heads"]):
+            for layer, heads in enumerate(result.extra.get("open_heads", [])):
                 share[layer, heads] += 1 / len(results)
         picture = ax.imshow(share, cmap="cividis", vmin=0, vmax=1)
         ax.set_title(f"{title}\n{100 * (1 - share.mean()):.0f}% closed", fontsize=8)

@@ -100,7 +100,7 @@ PRESETS = {
         img_size=((64, 64), "ours: small"),
         patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
         in_chans=(3, "Table 7"),
-        epochs=(14, "ours: two minutes"),
+        lam=(0.001, "ours: the loss is a mean over classes; with this many, 0.01 closes nearly every head"),
         data=(dict(resize=(64, 64), other="ignore"), "ours"),
     ),
 }
