@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['GatedAttention', 'GatedBlock']
 
-# %% ../nbs/01_attention.ipynb #898ff2d1
+# %% ../nbs/01_attention.ipynb #a1c7c22e
+from collections.abc import Sequence
+
 import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor
 from torch.nn import functional as F
 
+from .products import product
 from .pruning import HeadGate
 
 # %% ../nbs/01_attention.ipynb #dd94079f
@@ -30,12 +33,21 @@ class GatedAttention(Attention):
     def project(
         self,
         x: Tensor,  # (B, N, D) normalised tokens
-    ) -> tuple[Tensor, Tensor, Tensor]:  # q (B, heads, N, head width); k and v (B, heads, N - unread, head width)
-        "Queries, keys and values of every head."
-        b, n, _ = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        q, k = self.q_norm(q), self.k_norm(k)
-        return (q, k[:, :, self.unread :], v[:, :, self.unread :]) if self.unread else (q, k, v)
+        first: int | None = None,  # tokens that ask; None: all N
+    ) -> tuple[Tensor, Tensor, Tensor]:  # q (B, heads, first, head width); k and v (B, heads, N - unread, head width)
+        "Queries, keys and values of every head, of the tokens that need them."
+        if first is None and not self.unread:
+            q, k, v = self.split(self.qkv(x), 3)
+        else:
+            weight, bias, width = self.qkv.weight, self.qkv.bias, self.attn_dim
+            above, below = (None, None) if bias is None else (bias[:width], bias[width:])
+            (q,) = self.split(product(x[:, :first], weight[:width], above), 1)
+            k, v = self.split(product(x[:, self.unread :], weight[width:], below), 2)
+        return self.q_norm(q), self.k_norm(k), v
+
+    def split(self, x: Tensor, parts: int) -> Sequence[Tensor]:
+        "(B, N, parts * heads * head width) -> parts of (B, heads, N, head width)."
+        return x.unflatten(2, (parts, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4).unbind(0)
 
     def fused(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         "softmax(q k^T) v of every head, (B, heads, N, head width), by a kernel that never writes the matrix down."
@@ -72,18 +84,34 @@ class GatedAttention(Attention):
 class GatedBlock(Block):
     "timm's pre-norm transformer block around `GatedAttention`."
 
+    def forward_first(
+        self,
+        x: Tensor,  # (B, N, D) tokens
+        first: int,  # how many are asked for
+    ) -> Tensor:  # (B, first, D)
+        "The block's output for the first tokens alone."
+        heads = self.attn.fused(*self.attn.project(self.norm1(x), first))
+        return self.finish(x[:, :first], heads, self.attn.head_gate())
+
+    def finish(self, x: Tensor, heads: Tensor, gate: Tensor) -> Tensor:
+        "(B, N, D) tokens and their heads (B, heads, N, head width) -> (B, N, D), through projection and MLP."
+        x = x + self.drop_path1(self.ls1(self.attn.merge(heads, gate)))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
     def forward_with_rows(
         self,
         x: Tensor,  # (B, N, D) tokens
         num_classes: int,  # class tokens come first in the sequence
         gated: bool,  # weight heads by their gates, else alike
-    ) -> tuple[Tensor, Tensor, Tensor]:  # tokens (B, N, D); rows summed over heads (B, C, N); sum of weights ()
+        last: bool = False,  # the class tokens alone are asked for
+    ) -> tuple[Tensor, Tensor, Tensor]:  # tokens (B, N or C, D); rows summed over heads (B, C, M); sum of weights ()
         "The block's output and the weighted sum of its heads' class-token rows."
-        q, k, v = self.attn.project(self.norm1(x))
+        q, k, v = self.attn.project(self.norm1(x), num_classes if last else None)
         gate = self.attn.head_gate()
         weight = gate.float() if gated else torch.ones_like(gate, dtype=torch.float32)
         rows = self.attn.class_rows(q, k, num_classes)
-        heads = torch.cat([rows.to(v.dtype) @ v, self.attn.fused(q[:, :, num_classes:], k, v)], 2)
-        x = x + self.drop_path1(self.ls1(self.attn.merge(heads, gate)))
-        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        heads = rows.to(v.dtype) @ v
+        if not last:
+            heads = torch.cat([heads, self.attn.fused(q[:, :, num_classes:], k, v)], 2)
+        x = self.finish(x[:, : heads.shape[2]], heads, gate)
         return x, (rows * weight[:, None, None]).sum(1), weight.sum()

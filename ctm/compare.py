@@ -103,7 +103,8 @@ def compare_sets(
     found = {}
     for dataset in datasets:
         config = load_config(dataset, preset, **(changes or {}))
-        title = f"embedded {dataset}" if data_identity(config, root)[0] else dataset
+        embedded, source = data_identity(config, root)
+        title = f"embedded {dataset}" if embedded else source if dataset == "folder" else dataset
         found[title] = compare(names, config, seeds, root, again, kept, paper_values(dataset))
     return found
 

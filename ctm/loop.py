@@ -77,7 +77,8 @@ class LoopModule(L.LightningModule):
         scale: partial,  # (step, steps=) -> factor of the learning rate
     ) -> dict:  # as `configure_optimizers` returns it
         "AdamW with the paper's betas (Section 8) and a schedule over all steps."
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+        fused = self.trainer.precision == "32-true"  # Lightning clips no gradients of a fused one in mixed precision
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=fused or None)
         steps = self.trainer.estimated_stepping_batches
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(scale, steps=steps))
         return dict(optimizer=optimizer, lr_scheduler=dict(scheduler=schedule, interval="step"))

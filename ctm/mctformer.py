@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from .config import Config
 from .model import stretch_positions
 from .pretrained import load_backbone
+from .products import fast_products
 from .rollout import attention_matrices
 
 # %% ../nbs/21b_mctformer.ipynb #98014e88
@@ -32,6 +33,7 @@ class MCTformer(VisionTransformer):
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, num_classes, self.embed_dim))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, length, self.embed_dim))
         self.patch_head = nn.Conv2d(self.embed_dim, num_classes, 3, padding=1)
+        fast_products(self.blocks)
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         "(B, gh, gw, D) patch embeddings -> (B, C + gh*gw, D) tokens. timm calls it."

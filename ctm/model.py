@@ -20,6 +20,7 @@ from .attention import GatedAttention, GatedBlock
 from .chance import draw_rows
 from .core import check_choice, check_range
 from .pretrained import load_backbone
+from .products import fast_products
 
 # %% ../nbs/02_model.ipynb #66da300d
 def mask_class_tokens(
@@ -188,13 +189,12 @@ class ClassTokenViT(VisionTransformer):
         self.num_classes, self.in_chans = num_classes, in_chans
         self.mask_ratio, self.position_rule, self.class_layer = mask_ratio, position_rule, class_layer
         self.unread = num_classes if class_reads == "patches" else 0
-        for block in self.blocks[class_layer:]:
+        for block in fast_products(self.blocks)[class_layer:]:
             block.attn.unread = self.unread
         self.num_prefix_tokens = num_classes  # patches begin here; [REG] comes last
         self.cls_token = _normal(1, num_classes, embed_dim)
         self.pos_embed = _normal(1, num_classes + self.patch_embed.num_patches + reg_tokens, embed_dim)
-        if reg_tokens:
-            self.reg_token = _normal(1, reg_tokens, embed_dim)
+        self.reg_token = _normal(1, reg_tokens, embed_dim) if reg_tokens else None
         self.head = _classifier(classifier, num_classes, embed_dim)
         if pretrained:
             load_backbone(self, pretrained)
@@ -210,8 +210,7 @@ class ClassTokenViT(VisionTransformer):
 
     def join(self, x: Tensor) -> Tensor:
         "(B, gh*gw + R, D) -> (B, C + gh*gw + R, D) tokens: class tokens with their positions come first."
-        class_tokens = self.cls_token + self.pos_embed[:, : self.num_classes]
-        return torch.cat([class_tokens.expand(len(x), -1, -1), x], 1)
+        return torch.cat([(self.cls_token + self.pos_embed[:, : self.num_classes]).expand(len(x), -1, -1), x], 1)
 
     def forward(
         self,
@@ -238,13 +237,15 @@ class ClassTokenViT(VisionTransformer):
         grid = x.shape[1:3]
         x = self.norm_pre(self._pos_embed(x))
         for i, block in enumerate(self.blocks):
-            x = self.join(x) if 0 < i == self.class_layer else x
+            x, last = self.join(x) if 0 < i == self.class_layer else x, i == len(self.blocks) - 1
             if i in chosen:
-                x, rows, share = block.forward_with_rows(x, c, gated)
+                x, rows, share = block.forward_with_rows(x, c, gated, last)
                 total, weight = total + rows, weight + share
+            elif last:
+                x = block.forward_first(x, c)
             else:
                 x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
-        class_tokens = self.norm(x)[:, :c]
+        class_tokens = self.norm(x)
         if self.training and label is not None:
             check_label(label, len(image), c)
             class_tokens = mask_class_tokens(class_tokens, label, self.mask_ratio)

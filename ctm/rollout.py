@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .cam import grad_cam, wanted_pairs
 from .config import Config
 from .pretrained import load_backbone
+from .products import fast_products
 
 # %% ../nbs/21a_rollout.ipynb #cee858ee
 def build_vit(
@@ -28,7 +29,7 @@ def build_vit(
     model.in_chans = config.in_chans
     if config.pretrained:
         load_backbone(model, config.pretrained)
-    return model
+    return fast_products(model)
 
 # %% ../nbs/21a_rollout.ipynb #49b49af1
 @contextmanager

@@ -30,8 +30,9 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 def data_name(
     result: Result,  # of a run
 ) -> str:  # for titles and file names
-    "The data set, marked where it is embedded."
-    return f"{'embedded ' if result.embedded else ''}{result.config['dataset']}"
+    "The data set, marked where it is embedded; one's own folder by its name."
+    own = result.config["dataset"] == "folder" and not result.embedded
+    return result.source if own else f"{'embedded ' if result.embedded else ''}{result.config['dataset']}"
 
 
 def save_figure(
