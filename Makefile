@@ -5,10 +5,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+PRESET ?= demo
+CORES  ?= 2
+ROOTS  ?= {}
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab docs docs-serve reports bench export clean
+.PHONY: help demo test lab docs docs-serve reports paper bench export clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +45,7 @@ docs-serve: docs  ## show the docs site at http://localhost:8000
 
 reports: demo  ## every table and figure of the paper, on the embedded sets; what is kept is read
 	@mkdir -p figures/tables
-	for name in claims masking_ratio pseudomasks segmentation specialized real_tiles; do \
+	for name in claims masking_ratio pseudomasks segmentation specialized; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
 	for data in dfc2020 endotect ade20k; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity-$$data.ipynb -p dataset $$data -p sweep True </dev/null || exit 1; done
@@ -52,14 +55,21 @@ reports: demo  ## every table and figure of the paper, on the embedded sets; wha
 	for data in dfc2020 endotect ade20k voc2012 coco2014; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/qualitative.ipynb runs/qualitative-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
 	cp runs/tables/*-demo.csv runs/tables/*-demo.tex figures/tables/
-	for kind in heads masking_ratio pseudomasks qualitative real_tiles specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
+	for kind in heads masking_ratio pseudomasks qualitative specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
 	cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.png | head -1)" figures/masks-embedded.png
 	cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.png | head -1)" figures/lambda-embedded.png
 
-bench: $(STAMP)  ## measure speed and growth anew, some twenty minutes on a machine that does nothing else
+paper: $(STAMP)  ## the whole paper as one graph of jobs (PRESET=demo CORES=2 ROOTS="{}" ARGS=); again after a kill
 	@mkdir -p runs
-	for name in benchmark growth; do $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb -p measure True </dev/null || exit 1; done
-	cp runs/figures/roofline.png runs/figures/roofline.svg runs/figures/growth.png runs/figures/growth.svg figures/
+	@PATH="$(abspath $(BIN)):$$PATH" flock --nonblock --conflict-exit-code 75 runs/paper.lock \
+	  $(BIN)/snakemake -s nbs/paper.smk --cores $(CORES) --nolock --rerun-incomplete \
+	  --config preset=$(PRESET) roots="$(ROOTS)" $(ARGS); \
+	status=$$?; test $$status != 75 || echo "another make paper is at work in this folder" >&2; exit $$status
+
+bench: $(STAMP)  ## measure speed anew, a quarter of an hour on a machine that does nothing else
+	@mkdir -p runs
+	$(BIN)/papermill nbs/benchmark.ipynb runs/benchmark.ipynb -p measure True </dev/null
+	cp runs/figures/roofline.png runs/figures/roofline.svg figures/
 
 export: $(STAMP)  ## after editing notebooks: write ctm/ and README.md, clean the notebooks
 	$(BIN)/nbdev_export

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .core import BadFileError, atomic_folder, check_choice, runs_root
 from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
 
-LAYOUT = 2  # of the cache's files: another number, another cache
+LAYOUT = 3  # of the cache's files: another number, another cache
 CHECKED = 16  # samples whose checksums are compared when a cache is opened
 
 # %% ../nbs/08b_cache.ipynb #f2a083ee
@@ -80,7 +80,9 @@ def decode(
         raise BadFileError(f"{dataset.name}: none of its {len(dataset)} images can be read; the first: {reasons[:1]}")
     warn_skipped(reasons, len(dataset))
     [array.flush() for array in arrays.values()]
-    facts = dict(kept=kept, sums=sums, bytes={f"{n}.npy": (folder / f"{n}.npy").stat().st_size for n in arrays})
+    np.save(folder / "kept.npy", np.array(kept, np.int64))
+    np.save(folder / "sums.npy", np.array(sums, np.uint32))
+    facts = dict(bytes={part.name: part.stat().st_size for part in sorted(folder.glob("*.npy"))})
     (folder / "cache.json").write_text(json.dumps(facts))
 
 # %% ../nbs/08b_cache.ipynb #c387d597
@@ -113,11 +115,12 @@ class Cached(ImageDataset):
         for name, size in facts["bytes"].items():
             if (place / name).stat().st_size != size:
                 raise BadFileError(f"{place / name}: has not the {size} bytes that were written")
-        self.kept, self.dataset, self.place = facts["kept"], dataset, place
+        self.kept, self.dataset, self.place = np.load(place / "kept.npy"), dataset, place
         self.names = [dataset.names[i] for i in self.kept]
         self._open()
+        sums = np.load(place / "sums.npy", mmap_mode="r")
         for index in evenly(len(self), CHECKED):
-            if _checksum(array[index] for array in (self.images, self.masks, self.labels)) != facts["sums"][index]:
+            if _checksum(array[index] for array in (self.images, self.masks, self.labels)) != sums[index]:
                 raise BadFileError(f"{place}: sample {index} is not what was written")
 
     def _open(self) -> None:

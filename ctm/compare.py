@@ -25,7 +25,7 @@ from .results import Result, keep, published, result_path
 from .show import OKABE_ITO
 from .stage_two import run_segmentation, segmentation_path
 from .submission import export_masks, export_voc
-from .tables import NAMES, PAPER, Row, score_of
+from .tables import NAMES, PAPER, Row, run_row, score_of
 
 # %% ../nbs/24a_compare.ipynb #9f3d5c05
 OURS, FULL = "class-token masking (ours)", "full supervision (stage two on true masks)"
@@ -79,11 +79,8 @@ def compare(
     rows = []
     for name in names:
         one = partial(run_network if name in STAGE_TWO else run_method, name, config)
-        title, published = (STAGE_TWO | TITLES)[name], (paper or {}).get(name)
-        try:
-            rows.append(Row(title, tuple(one(seed, root, again, kept) for seed in seeds), published))
-        except Exception as error:
-            rows.append(Row(title, paper=published, failed=f"{type(error).__name__}: {error}"))
+        one = partial(one, root=root, again=again, kept=kept)
+        rows.append(run_row((STAGE_TWO | TITLES)[name], one, seeds, (Exception,), (paper or {}).get(name)))
     return rows
 
 # %% ../nbs/24a_compare.ipynb #744b1c7e

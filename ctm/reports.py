@@ -12,6 +12,7 @@ import importlib
 import shlex
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -26,9 +27,9 @@ from .core import BadFileError, check_choice
 from .experiment import run_all
 from .loop import NonFiniteLossError
 from .recipes import layout_settings, preset_of
-from .results import METRICS, load_results, published
+from .results import METRICS, Result, load_results, published
 from .show import OKABE_ITO, data_name
-from .tables import NAMES, PAPER, Row, save_table, score_table, styled
+from .tables import NAMES, PAPER, Row, run_row, save_table, score_table, styled
 
 # %% ../nbs/24_reports.ipynb #fbc3a5be
 def rows_of(
@@ -45,14 +46,18 @@ def rows_of(
     "Run or read each setting; a setting that fails says why in its row."
     rows = []
     for name, own in settings.items():
-        config, published = load_config(dataset, preset, **(changes or {}) | own), (paper or {}).get(name)
-        try:
-            rows.append(Row(name, tuple(run_all([config], seeds, root, again, kept)), published))
-        except (NonFiniteLossError, BadFileError, MemoryError) as error:  # a wrong path or name stops the report
-            rows.append(Row(name, paper=published, failed=f"{type(error).__name__}: {error}"))
+        config = load_config(dataset, preset, **(changes or {}) | own)
+        one = partial(_run_seed, config, root=root, again=again, kept=kept)
+        errors = (NonFiniteLossError, BadFileError, MemoryError)  # a wrong path or name stops the report
+        rows.append(run_row(name, one, seeds, errors, (paper or {}).get(name)))
     return rows
 
 
+def _run_seed(config: Config, seed: int, **how) -> Result:
+    "The run of one seed, new or kept."
+    return run_all([config], [seed], **how)[0]
+
+# %% ../nbs/24_reports.ipynb #8591dcf2
 def layout_rows(
     dataset: str,  # of `ctm.config.DATASETS`
     seeds: list[int],  # each layout with each seed

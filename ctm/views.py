@@ -104,14 +104,15 @@ class Tiles(ImageDataset):
     ):
         check_range("tile", tile, 1)
         adopt(self, dataset)
-        self.dataset, self.tile, self.share, self.places = dataset, tile, share, []
-        for source in range(len(dataset)):
-            h, w = dataset.size(source)
-            self.places += [(source, y, x) for y in range(h // tile) for x in range(w // tile)]
-        if not self.places:
+        self.dataset, self.tile, self.share = dataset, tile, share
+        grids = [tuple(side // tile for side in dataset.size(source)) for source in range(len(dataset))]
+        parts = [np.argwhere(np.ones(grid, bool)) for grid in grids]  # (row, column) of each tile
+        sources = np.repeat(np.arange(len(grids)), [len(part) for part in parts])
+        if not len(sources):
             h, w = dataset.size(0)
             raise ValueError(f"tile={tile} is larger than the images of {dataset.name} ({h}x{w}): make it smaller")
-        self.names = [f"{dataset.names[source]}/{y},{x}" for source, y, x in self.places]
+        self.places = np.column_stack([sources, np.concatenate(parts)]).astype(np.int32)  # (tiles, 3)
+        self.names = [f"{dataset.names[source]}/{y},{x}" for source, y, x in self.places.tolist()]
         self._open = (-1, None)  # the image read last: its other tiles come next
 
     def settings(self) -> dict:
@@ -125,7 +126,7 @@ class Tiles(ImageDataset):
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         "The tile's part of the image and of the mask."
-        source, row, column = self.places[index]
+        source, row, column = self.places[index].tolist()
         if self._open[0] != source:
             self._open = (source, self.dataset.read(source))
         image, mask = self._open[1]
