@@ -123,7 +123,8 @@ def _open_apart(folder: str) -> dict:
     "Open a training split in a process of its own, its packed annotations beside it."
     code = f"""
 import json, time
-from ctm.scale import Coco2014, anonymous_gb
+from ctm.datasets.coco2014 import Coco2014
+from ctm.scale import anonymous_gb
 before, start = anonymous_gb(), time.perf_counter()
 data = Coco2014({folder!r})
 [data.annotations(i) for i in range(0, len(data), 1000)]
