@@ -1,7 +1,9 @@
 "Reports on other data, settings and seeds than those whose results are kept."
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +53,19 @@ def test_report_refuses(report, parameters, message, tmp_path):
     done = papermill(report, tmp_path, **parameters)
     assert done.returncode == 1
     assert message in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="Snakemake needs Python 3.11")
+def test_the_paper_is_one_graph(tmp_path):
+    "Each run once, though the whole method belongs to two tables; reports come after what they read."
+    own = ["datasets=[dfc2020,voc2012]", "seeds=[0,1]", "changes={epochs: 1}"]
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "nbs" / "paper.smk", "--cores", "1", "--dry-run"]
+    env = dict(os.environ, CTM_RUNS=str(tmp_path))
+    done = subprocess.run([*command, "--config", *own], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    log = done.stdout + done.stderr
+    made = set(re.findall(r"output: (\S+\.ipynb)", log))
+    fits = {name for name in made if "/fit-" in name}
+    assert len(fits) == 2 * (6 + 4)  # per seed: the method, three other prices (VOC: one), masking and [REG] left out
+    assert len(made - fits) == 2 * (2 * 2 + 3)  # specialized and segmentation per seed, and the three that read all
+    assert not list(tmp_path.rglob("*.ipynb"))
