@@ -589,7 +589,9 @@ sys.exit(prepare.main(replace(kvasir_seg.DATASET, archives=lambda args: archives
 def start(server, root, slow=0.0):
     known = {n: (len(d), f"sha256:{hashlib.sha256(d).hexdigest()}") for n, d in server.files.items()}
     command = [sys.executable, "-c", RUN, json.dumps(known), str(slow), "--root", str(root), "--mirror", server.url]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731 (a background job's children ignore it)
+    out = dict(stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, cwd=ROOT, preexec_fn=heard, **out)
 
 
 def wait_for(condition, process):
