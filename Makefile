@@ -45,7 +45,7 @@ docs-serve: docs  ## show the docs site at http://localhost:8000
 
 reports: demo  ## every table and figure of the paper, on the embedded sets; what is kept is read
 	@mkdir -p figures/tables
-	for name in claims masking_ratio pseudomasks segmentation specialized; do \
+	for name in claims masking_ratio pseudomasks segmentation specialized real_tiles; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
 	for data in dfc2020 endotect ade20k; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity-$$data.ipynb -p dataset $$data -p sweep True </dev/null || exit 1; done
@@ -54,8 +54,8 @@ reports: demo  ## every table and figure of the paper, on the embedded sets; wha
 	  CTM_KEEP=1 $(BIN)/papermill nbs/ablation.ipynb runs/ablation-$$data.ipynb -p dataset $$data -p choices painting </dev/null || exit 1; done
 	for data in dfc2020 endotect ade20k voc2012 coco2014; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/qualitative.ipynb runs/qualitative-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
-	cp runs/tables/*-demo.csv runs/tables/*-demo.tex figures/tables/
-	for kind in heads masking_ratio pseudomasks qualitative specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
+	cp runs/tables/*-embedded-*-demo.* runs/tables/real_tiles-*-demo.* figures/tables/
+	for kind in heads masking_ratio pseudomasks qualitative real_tiles specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
 	cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.png | head -1)" figures/masks-embedded.png
 	cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.png | head -1)" figures/lambda-embedded.png
 

@@ -42,13 +42,9 @@ def save_figure(
     "Write a figure under runs/figures, as PNG and SVG."
     path = runs_root() / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        figure.savefig(
-            path.with_suffix(suffix),
-            dpi=150,
-            bbox_inches="tight",
-            metadata={"Date": None} if suffix == ".svg" else None,
-        )
+    with plt.rc_context({"svg.hashsalt": "ctm"}):  # the same figure, the same file
+        for suffix, facts in {".png": None, ".svg": {"Date": None}}.items():
+            figure.savefig(path.with_suffix(suffix), dpi=150, bbox_inches="tight", metadata=facts)
     return path
 
 # %% ../nbs/17_show.ipynb #43745364
