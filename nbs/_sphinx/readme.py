@@ -26,7 +26,7 @@ def relink(
 
 
 def blocks(nb: dict) -> Iterator[str]:
-    "Markdown cells as they are; code cells fenced, their text outputs below."
+    "Markdown cells as they are; code cells fenced unless they ask not to be shown, their text outputs below."
     for cell in nb["cells"]:
         source = "".join(cell["source"])
         if re.search(r"^#\| *(hide|include: *false)", source, flags=re.M):
@@ -35,7 +35,7 @@ def blocks(nb: dict) -> Iterator[str]:
             yield relink(source, "nbs", str)
         elif cell["cell_type"] == "code":
             code = re.sub(r"^#\|.*\n?", "", source, flags=re.M).strip()
-            if code:
+            if code and not re.search(r"^#\| *echo: *false", source, flags=re.M):
                 yield f"```python\n{code}\n```"
             for out in cell["outputs"]:
                 text = "".join(out.get("text") or out.get("data", {}).get("text/plain", ""))
