@@ -22,7 +22,7 @@ from .experiment import run, run_folder
 from .masked import WithMasks
 from .network import load_segmentation_config
 from .results import Result, keep, published, result_path
-from .show import OKABE_ITO
+from .show import OKABE_ITO, set_title
 from .stage_two import run_segmentation, segmentation_path
 from .submission import export_masks, export_voc
 from .tables import NAMES, PAPER, Row, run_row, score_of
@@ -100,8 +100,7 @@ def compare_sets(
     found = {}
     for dataset in datasets:
         config = load_config(dataset, preset, **(changes or {}))
-        embedded, source = data_identity(config, root)
-        title = f"embedded {dataset}" if embedded else source if dataset == "folder" else dataset
+        title = set_title(dataset, *data_identity(config, root))
         found[title] = compare(names, config, seeds, root, again, kept, paper_values(dataset))
     return found
 

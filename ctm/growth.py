@@ -77,10 +77,10 @@ def measure_growth(
                 parameters, calls = growth_calls(layout, **point)
                 seconds = {name: median(times) for name, times in in_turn(calls, repeats).items()}
                 del calls
-                line = dict(layout=layout, axis=axis, value=value, parameters=parameters) | seconds
+                line = dict(layout=layout, axis=axis, value=value, parameters=parameters) | point | seconds
                 lines.append(line | dict(peak_gb=step_memory(layout, point)))
     about = dict(threads=torch.get_num_threads(), device="cpu", precision="float32", versions=versions())
-    return [line | USUAL | about for line in lines]
+    return [line | about for line in lines]
 
 # %% ../nbs/27b_growth.ipynb #2342a8d7
 def step_memory(
