@@ -66,10 +66,11 @@ paper: $(STAMP)  ## the whole paper as one graph of jobs (PRESET=demo CORES=2 RO
 	  --config preset=$(PRESET) roots="$(ROOTS)" $(ARGS); \
 	status=$$?; test $$status != 75 || echo "another make paper is at work in this folder" >&2; exit $$status
 
-bench: $(STAMP)  ## measure speed anew, a quarter of an hour on a machine that does nothing else
+bench: $(STAMP)  ## measure speed and growth anew, an hour on a machine that does nothing else
 	@mkdir -p runs
 	$(BIN)/papermill nbs/benchmark.ipynb runs/benchmark.ipynb -p measure True </dev/null
-	cp runs/figures/roofline.png runs/figures/roofline.svg figures/
+	$(BIN)/papermill nbs/growth.ipynb runs/growth.ipynb -p measure True </dev/null
+	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
 
 export: $(STAMP)  ## after editing notebooks: write ctm/ and README.md, clean the notebooks
 	$(BIN)/nbdev_export

@@ -31,8 +31,8 @@ from .synthetic import make, set_name
 DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
 
-# %% ../nbs/10_config.ipynb #67b48deb
-MASK_FIELDS = ("layers", "gated", "threshold", "merge", "fill", "labels")  # what pseudo-masks need beside a fit
+# %% ../nbs/10_config.ipynb #03bf23b0
+MASK_FIELDS = ("layers", "gated", "fused", "threshold", "merge", "fill", "labels")  # what pseudo-masks need beside a fit
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Config:
     classifier: str = "concat"  # or "per_class"
     class_layer: int = 0  # block before which the class tokens join
     class_reads: str = "all"  # or "patches": nobody attends to class tokens
+    patch_evidence: bool = False  # patches are classified as well
     diversity: float = 0.0  # price of maps that overlap (the reference's option: 0.1)
     # fit
     epochs: int = 200
@@ -74,6 +75,7 @@ class Config:
     # pseudo-masks
     layers: str = "all"  # "all", "last" or block indices such as "0,5,11"
     gated: bool = True  # weight heads by their gates
+    fused: bool = False  # attention times the patches' class probabilities, from patch evidence
     threshold: str = "mean"
     merge: str = "ascending"
     fill: str = "majority"
@@ -100,6 +102,8 @@ class Config:
             check_range(name, getattr(self, name), 0)
         for name in ("epochs", "batch_size"):
             check_range(name, getattr(self, name), 1)
+        if self.fused and not self.patch_evidence:
+            raise ValueError("fused=True needs a model that was trained with patch_evidence=True")
         cut_level(torch.zeros(1, 1, 1, 1), self.threshold)
 
     def layer_choice(self) -> str | list[int]:
@@ -136,6 +140,7 @@ DEFAULTS = {  # sources of the fields that no preset sets
     "qkv_bias": "ours: as timm's weights have it", "final_norm": "ours: as timm's weights have it",
     "reg_tokens": "Section 3", "pretrained": OURS, "clip": OURS, "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
+    "patch_evidence": "Section 3 has none", "fused": "Section 3: attention alone",
     "layers": REFERENCE, "gated": "ours: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window ours", "labels": "Section 3",
 }  # fmt: skip
@@ -242,6 +247,7 @@ def build_model(
     "The model of a configuration, with random or pretrained weights."
     names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mask_ratio")
     names += ("qkv_bias", "final_norm", "reg_tokens", "pretrained", "classifier", "class_layer", "class_reads")
+    names += ("patch_evidence",)
     model = ClassTokenViT(num_classes, **{name: getattr(config, name) for name in names})
     for gate in head_gates(model):
         gate.log_alpha.data.fill_(config.gate_init)

@@ -51,7 +51,7 @@ def mask_batches(
         label = dataset.view_label(mask, batch["label"].to(device))
         present = label if config.labels == "given" else None
         if maps_of is None:
-            logits, maps = model.attention_maps(image, config.layer_choice(), config.gated)
+            logits, maps = model.attention_maps(image, config.layer_choice(), config.gated, fused=config.fused)
         else:
             logits, maps = maps_of(model, image, present)
         prob = (prob_model(image) if prob_model else logits).sigmoid()

@@ -27,13 +27,13 @@ class ClassTokenLoss(nn.Module):
 
     def forward(
         self,
-        logits: Tensor,  # (B, C) unitless
+        logits: Tensor,  # (B, C) unitless, or (S, B, C) of several sources, charged alike
         label: Tensor,  # (B, C) in {0, 1}
         model: nn.Module,  # its gates are charged
         ramp: float = 1.0,  # share of lambda charged now, in [0, 1]
     ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms `bce` () and `l0` ()
         "The loss to minimise and its two terms, `l0` before lambda."
-        bce = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+        bce = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype).expand_as(logits))
         l0 = l0_penalty(model)
         return bce + self.lam * ramp * l0, {"bce": bce.detach(), "l0": l0.detach()}
 

@@ -101,7 +101,8 @@ class Masker:
         if valid is not None:
             pixels = pixels * torch.from_numpy(valid)[:, None]
         pixels = F.interpolate(pixels, self.config.img_size, mode="bilinear", antialias=True, align_corners=False)
-        logits, maps = self.model.attention_maps(pixels.to(device), self.config.layer_choice(), self.config.gated)
+        layers, options = self.config.layer_choice(), dict(gated=self.config.gated, fused=self.config.fused)
+        logits, maps = self.model.attention_maps(pixels.to(device), layers, **options)
         prob, config = logits.sigmoid(), self.config
         options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=self.background)
         present = self._present(prob, label, whole)
