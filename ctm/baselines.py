@@ -122,7 +122,8 @@ def baseline_config(
     check_choice("baseline", name, BASELINES)
     plain = {f.name: f.default for f in dataclasses.fields(Config)}
     names = ("gate_init", "gate_lr", "penalty_start", "penalty_ramp", "layers", "gated", "reg_tokens", "final_norm")
-    names += ("classifier", "class_layer", "class_reads", "patch_evidence", "fused", "diversity")
+    names += ("classifier", "class_layer", "class_reads", "patch_evidence", "logit_start", "fused")
+    names += ("diversity",)
     changes = dict(mask_ratio=0.0, lam=0.0, labels="predicted", lr=BASELINES[name].lr * config.lr)
     return dataclasses.replace(config, **{n: plain[n] for n in names}, **changes)
 

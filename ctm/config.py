@@ -64,6 +64,7 @@ class Config:
     class_layer: int = 0  # block before which the class tokens join
     class_reads: str = "all"  # or "patches": nobody attends to class tokens
     patch_evidence: bool = False  # patches are classified as well
+    logit_start: str = "even"  # each class as likely as not, or as its "frequency" in the training labels
     diversity: float = 0.0  # price of maps that overlap (the reference's option: 0.1)
     # fit
     epochs: int = 200
@@ -94,6 +95,7 @@ class Config:
         check_choice("dataset", self.dataset, DATASETS)
         check_choice("preset", self.preset, SIZES)
         check_choice("labels", self.labels, ("predicted", "given"))
+        check_choice("logit_start", self.logit_start, ("even", "frequency"))
         check_choice("merge", self.merge, ("ascending", "argmax"))
         check_choice("fill", self.fill, ("majority", "nearest", "none"))
         for name in ("mask_ratio", "penalty_start", "penalty_ramp", "warmup"):
@@ -140,7 +142,7 @@ DEFAULTS = {  # sources of the fields that no preset sets
     "qkv_bias": "ours: as timm's weights have it", "final_norm": "ours: as timm's weights have it",
     "reg_tokens": "Section 3", "pretrained": OURS, "clip": OURS, "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
-    "patch_evidence": "Section 3 has none", "fused": "Section 3: attention alone",
+    "patch_evidence": "Section 3 has none", "logit_start": OURS, "fused": "Section 3: attention alone",
     "layers": REFERENCE, "gated": "ours: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window ours", "labels": "Section 3",
 }  # fmt: skip

@@ -69,3 +69,10 @@ def test_the_paper_is_one_graph(tmp_path):
     assert len(fits) == 2 * (6 + 4)  # per seed: the method, three other prices (VOC: one), masking and [REG] left out
     assert len(made - fits) == 2 * (2 * 2 + 3)  # specialized and segmentation per seed, and the three that read all
     assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_one_report_by_two_processes(polyps, tmp_path):
+    done = papermill("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
+    assert result["extra"]["processes"] == 2
