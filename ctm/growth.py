@@ -26,9 +26,9 @@ from .model import ClassTokenViT
 from .recipes import layout_settings
 from .show import OKABE_ITO
 
-# %% ../nbs/27b_growth.ipynb #dc236e7f
-LAYOUTS = {  # of ViT-B/16; masking costs nothing
-    name: {field: value for field, value in own.items() if field != "mask_ratio"}
+# %% ../nbs/27b_growth.ipynb #50ae470f
+LAYOUTS = {  # of ViT-B/16; the recipe's other fields cost nothing
+    name: {field: value for field, value in own.items() if field in ("classifier", "class_layer", "class_reads")}
     for name, own in layout_settings(12).items()
 }
 AXES = {  # what is varied; the rest is as in USUAL

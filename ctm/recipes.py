@@ -16,7 +16,8 @@ def gentle(
     depth: int,  # blocks
 ) -> dict:  # fields of `Config`
     "A layout that grows gently with the number of classes (ours): tokens of their own, late, and unread."
-    return dict(classifier="per_class", mask_ratio=0.0, class_layer=3 * depth // 4, class_reads="patches")
+    layout = dict(classifier="per_class", class_layer=3 * depth // 4, class_reads="patches")
+    return layout | dict(mask_ratio=0.0, logit_start="frequency")
 
 
 def ours(
@@ -53,7 +54,7 @@ def preset_of(
 def layout_settings(
     depth: int,  # blocks
 ) -> dict[str, dict]:  # name of the row -> fields of `Config`
-    "The paper's layout, each gentler part alone, and all together."
+    "The paper's layout, each gentler part alone, and the recipe that has all three."
     all_three = gentle(depth)
     return {
         "paper's layout": {},
