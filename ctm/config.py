@@ -31,8 +31,8 @@ from .synthetic import make, set_name
 DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
 
-# %% ../nbs/10_config.ipynb #03bf23b0
-MASK_FIELDS = ("layers", "gated", "fused", "threshold", "merge", "fill", "labels")  # of pseudo-masks, beside a fit
+# %% ../nbs/10_config.ipynb #c7b14862
+MASK_FIELDS = ("layers", "gated", "fused", "refine", "threshold", "merge", "fill", "labels")  # of pseudo-masks, beside a fit
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ class Config:
     layers: str = "all"  # "all", "last" or block indices such as "0,5,11"
     gated: bool = True  # weight heads by their gates
     fused: bool = False  # attention times the patches' class probabilities, from patch evidence
+    refine: str = "none"  # or "color": maps follow the image's edges
     threshold: str = "mean"
     merge: str = "ascending"
     fill: str = "majority"
@@ -96,6 +97,7 @@ class Config:
         check_choice("preset", self.preset, SIZES)
         check_choice("labels", self.labels, ("predicted", "given"))
         check_choice("logit_start", self.logit_start, ("even", "frequency"))
+        check_choice("refine", self.refine, ("none", "color"))
         check_choice("merge", self.merge, ("ascending", "argmax"))
         check_choice("fill", self.fill, ("majority", "nearest", "none"))
         for name in ("mask_ratio", "penalty_start", "penalty_ramp", "warmup"):
@@ -143,6 +145,7 @@ DEFAULTS = {  # sources of the fields that no preset sets
     "reg_tokens": "Section 3", "pretrained": OURS, "clip": OURS, "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "patch_evidence": "Section 3 has none", "logit_start": OURS, "fused": "Section 3: attention alone",
+    "refine": "Section 3 has none",
     "layers": REFERENCE, "gated": "ours: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window ours", "labels": "Section 3",
 }  # fmt: skip

@@ -56,7 +56,8 @@ def mask_batches(
             logits, maps = maps_of(model, image, present)
         prob = (prob_model(image) if prob_model else logits).sigmoid()
         options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
-        masks = pseudo_mask(maps, prob, config.img_size, present, **options)
+        guide = image if config.refine == "color" else None
+        masks = pseudo_mask(maps, prob, config.img_size, present, guide=guide, **options)
         yield dict(image=image, mask=mask, label=label, prob=prob, maps=maps, pseudo_mask=masks, name=batch["name"])
 
 # %% ../nbs/16_experiment.ipynb #ce107256

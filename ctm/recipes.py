@@ -25,7 +25,7 @@ def ours(
 ) -> dict:  # fields of `Config`
     "What makes sharper masks from the same labels, network and budget (ours)."
     fit = dict(classifier="per_class", mask_ratio=0.0, logit_start="frequency", patch_evidence=True)
-    return fit | dict(fused=True, merge="argmax")
+    return fit | dict(fused=True, merge="argmax", refine="color")
 
 
 RECIPES = {"gentle": gentle, "ours": ours}  # depth -> fields that differ from the paper's method

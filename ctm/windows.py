@@ -106,7 +106,8 @@ class Masker:
         prob, config = logits.sigmoid(), self.config
         options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=self.background)
         present = self._present(prob, label, whole)
-        masks = pseudo_mask(maps, prob, images.shape[2:], present, **options)
+        guide = pixels.to(device) if config.refine == "color" else None
+        masks = pseudo_mask(maps, prob, images.shape[2:], present, guide=guide, **options)
         peak = maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
         return masks.cpu(), (maps / peak * prob[..., None, None]).cpu(), prob.cpu()
 
