@@ -32,7 +32,7 @@ DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg"
 EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
 
 # %% ../nbs/10_config.ipynb #c7b14862
-MASK_FIELDS = ("layers", "gated", "fused", "refine", "threshold", "merge", "fill", "labels")  # of pseudo-masks, beside a fit
+MASK_FIELDS = ("layers", "gated", "fused", "refine", "threshold", "merge", "fill", "labels")  # of masks
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def pseudo_mask(
     merge: str = "ascending",  # "ascending", "argmax"
     fill: str = "majority",  # "majority", "nearest", "none"; not used with a background
     background: int | None = None,  # value of unclaimed pixels; classes from this value on move up by one
-    guide: Tensor | None = None,  # (B, bands, h, w) images whose colours refine the maps (ours); None: as they are
+    guide: Tensor | None = None,  # (B, bands, h, w) images whose colours refine the maps (ours), in their resolution
 ) -> Tensor:  # (B, H, W) int64 masks, 255 = no class
     "Pixel pseudo-masks of a batch (Section 3)."
     check_choice("fill", fill, ("majority", "nearest", "none"))
@@ -110,11 +110,10 @@ def pseudo_mask(
     present = prob > 0.5 if present is None else present.bool()
     candidates = max(1, int(present.sum(1).max()))
     order = torch.where(present, prob, prob - 2).argsort(dim=1, stable=True)[:, -candidates:]  # absent classes first
-    patches = maps.shape[2:]
-    maps = maps.gather(1, order[..., None, None].expand(-1, -1, *maps.shape[2:]))
-    maps = F.interpolate(maps.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    maps = maps.gather(1, order[..., None, None].expand(-1, -1, *maps.shape[2:])).float()
     known = present.gather(1, order)
-    maps = maps if guide is None else _refined(maps, known, guide, patches)
+    maps = maps if guide is None else _refined(maps, known, guide)
+    maps = F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
     claims = (maps >= cut_level(maps, threshold)) & known[..., None, None]
     winner = merge_claims(maps, claims, merge)
     if background is None and fill != "none":
@@ -124,11 +123,11 @@ def pseudo_mask(
     return torch.where(winner < 0, IGNORE if background is None else background, mask)
 
 # %% ../nbs/06_pseudomask.ipynb #c3393d85
-def _refined(maps: Tensor, known: Tensor, guide: Tensor, patches: tuple[int, int]) -> Tensor:
-    "(B, K, H, W) maps, those of known classes refined by the colours of the images."
-    guide = F.interpolate(guide.float(), size=maps.shape[2:], mode="bilinear", antialias=True, align_corners=False)
-    reach = max(1, min(side // (2 * n) for side, n in zip(maps.shape[2:], patches, strict=True)))
-    maps = maps.clone()
+def _refined(maps: Tensor, known: Tensor, guide: Tensor) -> Tensor:
+    "(B, K, gh, gw) maps in the resolution of the guiding images, those of known classes refined by their colours."
+    size, grid = guide.shape[2:], maps.shape[2:]
+    reach = max(1, min(side // (2 * patches) for side, patches in zip(size, grid, strict=True)))
+    maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     for item, image, chosen in zip(maps, guide, known, strict=True):
         item[chosen] = refine_maps(item[chosen], image, reach)
     return maps
