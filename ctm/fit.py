@@ -91,7 +91,8 @@ def label_frequency(
 ) -> Tensor:  # (C,) share of the images that have each class, in [0, 1]
     "How often each class is present, by image-level labels alone."
     chosen = range(0, len(data), max(1, len(data) // samples))
-    return torch.stack([torch.as_tensor(data.read_label(i)).float() for i in chosen]).mean(0)
+    labels = [data.read_label(i) if data.share is None else data[i]["label"] for i in chosen]  # given, or of the mask
+    return torch.stack([torch.as_tensor(label).float() for label in labels]).mean(0)
 
 # %% ../nbs/12_fit.ipynb #b183056e
 def fit(
