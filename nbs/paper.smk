@@ -16,7 +16,6 @@ from ctm.core import repo_root, runs_root
 from ctm.results import TABLE_8
 
 
-
 def typed(value):
     "Numbers inside lists and mappings arrive from the command line as text."
     if isinstance(value, dict):
@@ -31,6 +30,7 @@ SEEDS = typed(config.get("seeds", [0, 1, 2]))
 DATASETS = config.get("datasets", ["dfc2020", "endotect", "ade20k", "voc2012", "coco2014"])
 ROOTS = config.get("roots") or {}  # data set -> its folder; without one, the embedded set or data/<name>
 CHANGES = typed(config.get("changes") or {})  # fields of `Config` that differ from the preset, to try the graph out
+RATIOS = {name: [0.0, 0.25, 0.5, 0.75, 1.0] for name in ("voc2012", "dfc2020")}  # of masking: the paper's set; ours
 OUT = runs_root() / "paper" / PRESET
 
 
@@ -41,9 +41,10 @@ def parameters(dataset, **more):
 
 
 def settings(dataset):
-    "The method's runs: itself, Table 8's prices where the paper has them, and each part left out."
+    "The method's runs: itself, Table 8's prices where the paper has them, masking ratios, and each part left out."
     prices = [dict(lam=lam) for lam in TABLE_8.get(dataset, [0.0])]
-    return [{}, *prices, dict(mask_ratio=0.0), dict(reg_tokens=0)]
+    ratios = [dict(mask_ratio=ratio) for ratio in RATIOS.get(dataset, [0.0])]
+    return [{}, *prices, *ratios, dict(reg_tokens=0)]
 
 
 JOBS = {}  # what a job leaves behind -> its notebook, parameters, and what it needs
@@ -66,6 +67,9 @@ for dataset in DATASETS:
     for notebook in ("specialized", "segmentation", "ablation"):
         more = dict(choices="painting") if notebook == "ablation" else {}
         JOBS[f"{OUT}/{notebook}-{dataset}.ipynb"] = (notebook, parameters(dataset, seeds=SEEDS, **more), ready)
+    if dataset in RATIOS:
+        more = dict(seeds=SEEDS, ratios=RATIOS[dataset])
+        JOBS[f"{OUT}/masking_ratio-{dataset}.ipynb"] = ("masking_ratio", parameters(dataset, **more), ready)
 
 
 rule all:

@@ -66,8 +66,8 @@ def test_the_paper_is_one_graph(tmp_path):
     log = done.stdout + done.stderr
     made = set(re.findall(r"output: (\S+\.ipynb)", log))
     fits = {name for name in made if "/fit-" in name}
-    assert len(fits) == 2 * (6 + 4)  # per seed: the method, three other prices (VOC: one), masking and [REG] left out
-    assert len(made - fits) == 2 * (2 * 2 + 3)  # specialized and segmentation per seed, and the three that read all
+    assert len(fits) == 2 * (9 + 8)  # per seed: the method, prices (3, VOC 1), masking ratios (4, VOC 5), no [REG]
+    assert len(made - fits) == 2 * (2 * 2 + 4)  # specialized and segmentation per seed, and the four that read all
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
