@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from .bench import in_turn, memory_of, training_step
 from .core import check_choice, versions
@@ -125,7 +126,7 @@ def growth_figure(
     "All curves."
     axes_of, names = list(dict.fromkeys(line["axis"] for line in lines)), list(LAYOUTS)
     figure, axes = plt.subplots(
-        len(SCORES), len(axes_of), figsize=(2.6 * len(axes_of), 1.7 * len(SCORES)), squeeze=False
+        len(SCORES), len(axes_of), figsize=(2.6 * len(axes_of), 1.7 * len(SCORES)), squeeze=False, sharey="row"
     )
     for ax, (score, axis) in zip(axes.flat, [(s, a) for s in SCORES for a in axes_of], strict=True):
         for name, color, mark in zip(names, OKABE_ITO, "os^vD", strict=False):
@@ -135,8 +136,10 @@ def growth_figure(
         ax.set(xscale="log", yscale="log")
         values = list(dict.fromkeys(line["value"] for line in lines if line["axis"] == axis))
         ax.set_xticks(values, values, fontsize=6)
-        ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.tick_params(axis="y", labelsize=6)
         ax.set_xlabel(axis.replace("_", " ") if score == list(SCORES)[-1] else "")
         ax.set_ylabel(SCORES[score] if axis == axes_of[0] else "", fontsize=8)
         ax.spines[["top", "right"]].set_visible(False)

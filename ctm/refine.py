@@ -45,12 +45,14 @@ def likeness(
 
 
 def refine_maps(
-    maps: Tensor,  # (M, H, W) in the image's resolution
+    maps: Tensor,  # (M, H, W) in the image's resolution; M may be 0
     image: Tensor,  # (K, H, W)
     reach: int,  # pixels, half a patch
     rounds: int = 10,  # of taking from the neighbours
 ) -> Tensor:  # (M, H, W), within the range of each map
     "Maps carried among neighbours of like colour."
+    if not len(maps):
+        return maps
     offsets = neighbours(reach)
     weights = likeness(image.float(), offsets)
     for _ in range(rounds):
