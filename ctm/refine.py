@@ -43,7 +43,7 @@ def likeness(
     deviation = torch.cat([around, image[None]]).std(0).clamp(min=1e-6)
     return (-((around - image) / (tau * deviation)).square().mean(1)).softmax(0)
 
-
+# %% ../nbs/05a_refine.ipynb #525ba44d
 def refine_maps(
     maps: Tensor,  # (M, H, W) in the image's resolution; M may be 0
     image: Tensor,  # (K, H, W)
