@@ -334,7 +334,7 @@ class Seeing(torch.nn.Module):
         super().__init__()
         self.classes, self.patch, self.anchor = classes, patch, torch.nn.Parameter(torch.zeros(1))
 
-    def attention_maps(self, image, layers, gated):
+    def attention_maps(self, image, layers, gated, fused):
         onehot = torch.stack([(image[:, 0].round() == c).float() for c in range(self.classes)], 1)
         maps = torch.nn.functional.avg_pool2d(onehot, self.patch)
         return 20 * (maps.mean((2, 3)) - 0.02), maps + 1e-3 * torch.rand_like(maps)
