@@ -102,7 +102,7 @@ def set_table(
             lines[name][label] = "" if np.isnan(mean) else f"{mean:.1f}"
     return pd.DataFrame(lines).T
 
-
+# %% ../nbs/beyond.ipynb #051f69d1
 def gains_figure(
     tables: dict[str, list[Row]],  # of `step_tables`
     rivals: dict[str, list[Row]],  # of `rival_tables`, with the same sets
