@@ -79,7 +79,8 @@ def rival_tables(
     tables = {}
     for title, (dataset, root, own) in sets.items():
         config = load_config(dataset, "demo", **own, **changes)
-        runs = {TITLES[name]: partial(run_method, name, config, root=root) for name in names}
+        note = "".join(f", {field}={value}" for field, value in changes.items())
+        runs = {TITLES[name] + note: partial(run_method, name, config, root=root) for name in names}
         tables[title] = [run_row(name, one, list(seeds), ()) for name, one in runs.items()]
     return tables
 
@@ -132,23 +133,24 @@ def gains_figure(
 # %% ../nbs/beyond.ipynb #7358c700
 def gains_table(
     tables: dict[str, list[Row]],  # of `step_tables`
-    rivals: dict[str, list[Row]],  # of `rival_tables`, the one to be compared with first
-) -> pd.DataFrame:  # points, one line per set and one for their mean
+    rivals: dict[str, list[Row]],  # of `rival_tables`, with the same sets
+) -> pd.DataFrame:  # points, one column per set and one for their mean
     "Differences of means over seeds, and deviations."
     lines = {}
     for title, rows in tables.items():
-        found = [[100 * r.metrics["miou"] for r in row.results] for row in [*rows, rivals[title][0]]]
+        found = [[100 * r.metrics["miou"] for r in row.results] for row in rows]
         mean = [np.mean(values) for values in found]
+        others = {row.name: np.mean([100 * r.metrics["miou"] for r in row.results]) for row in rivals[title]}
         lines[title] = {
             "attention alone": mean[2] - mean[0],
             "attention, patches classified": mean[3] - mean[0],
-            "`ours`": mean[-2] - mean[0],
-            "margin over MCTformer-V2": mean[-2] - mean[-1],
-            "spread, paper preset": np.std(found[0], ddof=1),
-            "spread, `ours`": np.std(found[-2], ddof=1),
+            "`ours`": mean[-1] - mean[0],
+            **{f"`ours` less {name}": mean[-1] - other for name, other in others.items()},
+            "spread over seeds, paper preset": np.std(found[0], ddof=1),
+            "spread over seeds, `ours`": np.std(found[-1], ddof=1),
         }
-    table = pd.DataFrame(lines).T
-    return pd.concat([table, table.mean().rename("mean").to_frame().T])
+    table = pd.DataFrame(lines)
+    return table.assign(mean=table.mean(axis=1))
 
 # %% ../nbs/beyond.ipynb #f6ba27e7
 COST_SHAPES = {  # of `ClassTokenViT`, and images in a batch
