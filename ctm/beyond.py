@@ -68,7 +68,7 @@ def step_tables(
         tables[title] = rows_of(settings, dataset, "demo", list(seeds), root, changes=changes)
     return tables
 
-
+# %% ../nbs/beyond.ipynb #f347e7e9
 def rival_tables(
     names: Sequence[str],  # keys of `ctm.compare.TITLES`
     seeds: Sequence[int],  # each with each seed
@@ -126,8 +126,8 @@ def gains_figure(
         ax.set_title(title, fontsize=8)
         ax.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower left", fontsize=6, frameon=False)
-    figure.tight_layout()
+    figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=7, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
     return figure
 
 # %% ../nbs/beyond.ipynb #7358c700
