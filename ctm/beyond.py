@@ -17,17 +17,17 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from .bench import in_turn, training_step
+from .bench import in_turn, step_and_maps
 from .compare import TITLES, run_method
 from .config import load_config
 from .core import versions
-from .loss import ClassTokenLoss
 from .model import ClassTokenViT
 from .pseudomask import pseudo_mask
 from .recipes import ours
 from .reports import rows_of
+from .results import Result
 from .show import OKABE_ITO
-from .tables import Row, run_row, score_of
+from .tables import Row, run_row, score_of, summary_table
 
 # %% ../nbs/beyond.ipynb #365b5f08
 AERIAL = dict(in_chans=3, epochs=10, data=dict(tile=128, masks="masks", mask_values="mask_values.json"))
@@ -90,18 +90,17 @@ def set_table(
     score: str = "miou",  # as `ctm.tables.score_of`
 ) -> pd.DataFrame:  # percent, one row per method, one column per set and two for the means
     "Mean ± deviation over seeds; means over sets only where no set is missing."
-    lines, means = {}, {}
-    for title, rows in tables.items():
-        for row in rows:
-            found = [100 * v for v in (score_of(r, score) for r in row.results) if v is not None]
-            means.setdefault(row.name, {})[title] = np.mean(found) if found else np.nan
-            spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
-            lines.setdefault(row.name, {})[title] = f"{np.mean(found):.1f}{spread}" if found else row.failed
-    for name, of_sets in means.items():
-        for label, chosen in {"mean": of_sets, "mean of those that did not choose": UNSEEN}.items():
-            mean = np.mean([of_sets.get(title, np.nan) for title in chosen])
-            lines[name][label] = "" if np.isnan(mean) else f"{mean:.1f}"
-    return pd.DataFrame(lines).T
+    table = summary_table(tables, score)
+    for label, chosen in {"mean": tables, "mean of those that did not choose": UNSEEN}.items():
+        found = pd.DataFrame({t: {row.name: _mean(row.results, score) for row in tables[t]} for t in chosen})
+        table[label] = [f"{v:.1f}" if np.isfinite(v) else "-" for v in found.mean(axis=1, skipna=False)[table.index]]
+    return table
+
+
+def _mean(results: Sequence[Result], score: str = "miou") -> float:
+    "Mean over seeds in percent, NaN where there is none."
+    found = [100 * v for v in (score_of(r, score) for r in results) if v is not None]
+    return float(np.mean(found)) if found else np.nan
 
 # %% ../nbs/beyond.ipynb #051f69d1
 def gains_figure(
@@ -117,8 +116,7 @@ def gains_figure(
         for y, found in enumerate(values):
             ax.plot(found, [y] * len(found), ".", color=OKABE_ITO[0], ms=3, alpha=0.6)
         for row, color in zip(rivals[title], OKABE_ITO[1:], strict=False):
-            value = np.mean([100 * r.metrics["miou"] for r in row.results])
-            ax.axvline(value, color=color, lw=1, ls="--", label=row.name)
+            ax.axvline(_mean(row.results), color=color, lw=1, ls="--", label=row.name)
         ax.set(xlim=(0, 100), ylim=(len(names) - 0.6, -0.4), yticks=range(len(names)))
         ax.set_xlabel("mIoU, percent", fontsize=8)
         ax.tick_params(axis="x", labelsize=7)
@@ -140,7 +138,7 @@ def gains_table(
     for title, rows in tables.items():
         found = [[100 * r.metrics["miou"] for r in row.results] for row in rows]
         mean = [np.mean(values) for values in found]
-        others = {row.name: np.mean([100 * r.metrics["miou"] for r in row.results]) for row in rivals[title]}
+        others = {row.name: _mean(row.results) for row in rivals[title]}
         lines[title] = {
             "attention alone": mean[2] - mean[0],
             "attention, patches classified": mean[3] - mean[0],
@@ -171,12 +169,10 @@ def cost_calls(
     model, size = ClassTokenViT(**options, **own_options), (shape["img_size"],) * 2
     image, label = torch.randn(batch, 3, *size), torch.zeros(batch, shape["num_classes"])
     label[:, :3] = 1
-    loss = ClassTokenLoss(0.01)
-    step = training_step(model, lambda: loss(model.train()(image, label), label, model)[0])
-    maps = torch.no_grad()(lambda: model.eval().attention_maps(image, fused=own))
-    found, prob = maps()[1], torch.rand(label.shape)
+    calls = step_and_maps(model, image, label, fused=own)
+    found, prob = calls["maps"]()[1], torch.rand(label.shape)
     guide = dict(guide=image, merge="argmax") if own else {}
-    return dict(step=step, maps=maps, masks=lambda: pseudo_mask(found, prob, size, label, **guide))
+    return calls | dict(masks=lambda: pseudo_mask(found, prob, size, label, **guide))
 
 
 def measure_cost(

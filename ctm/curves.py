@@ -6,7 +6,7 @@
 __all__ = ['LAYOUTS', 'AXES', 'USUAL', 'SCORES', 'growth_calls', 'measure_growth', 'step_memory', 'main', 'growth_table',
            'growth_figure']
 
-# %% ../nbs/27b_curves.ipynb #709c4fd4
+# %% ../nbs/27b_curves.ipynb #7bca31f9
 import argparse
 import json
 import subprocess
@@ -20,14 +20,13 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
-from .bench import in_turn, memory_of, training_step
+from .bench import in_turn, memory_of, step_and_maps
 from .core import check_choice, versions
-from .loss import ClassTokenLoss
 from .model import ClassTokenViT
 from .recipes import layout_settings
 from .show import OKABE_ITO
 
-# %% ../nbs/27b_curves.ipynb #50ae470f
+# %% ../nbs/27b_curves.ipynb #cc50d59e
 LAYOUTS = {  # of ViT-B/16; the recipe's other fields cost nothing
     name: {field: value for field, value in own.items() if field in ("classifier", "class_layer", "class_reads")}
     for name, own in layout_settings(12).items()
@@ -58,10 +57,7 @@ def growth_calls(
     torch.manual_seed(0)
     model = ClassTokenViT(num_classes, img_size=img_size, **LAYOUTS[layout] | shape)
     image, label = torch.randn(batch, 3, img_size, img_size), (torch.rand(batch, num_classes) < 0.1).float()
-    loss = ClassTokenLoss(0.01)
-    step = training_step(model, lambda: loss(model.train()(image, label), label, model)[0])
-    maps = torch.no_grad()(lambda: model.eval().attention_maps(image))
-    return sum(p.numel() for p in model.parameters()), dict(step=step, maps=maps)
+    return sum(p.numel() for p in model.parameters()), step_and_maps(model, image, label)
 
 # %% ../nbs/27b_curves.ipynb #ea152be1
 def measure_growth(

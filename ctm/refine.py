@@ -38,7 +38,7 @@ def likeness(
     offsets: list[tuple[int, int]],  # of `neighbours`
     tau: float = 0.3,  # differences, in local deviations, that make a neighbour a stranger
 ) -> Tensor:  # (neighbours, H, W), sums to 1 over the neighbours
-    "How much each pixel takes from each of its neighbours (Araslanov and Roth 2020, Section 4.2; scale as published)."
+    "How much each pixel takes from each of its neighbours (after Araslanov and Roth 2020; scale ours)."
     around = torch.stack(shifted(image, offsets))
     deviation = torch.cat([around, image[None]]).std(0).clamp(min=1e-6)
     return (-((around - image) / (tau * deviation)).square().mean(1)).softmax(0)
