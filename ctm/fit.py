@@ -40,40 +40,41 @@ class FitModule(LoopModule):
         loss: Callable | None = None,  # (model, image, label) -> (total, terms), as `fit`; None: Equation 1
     ):
         super().__init__(model, seed)
-        self.config = config
-        self.data, self.num_classes, self.own_loss, self.loss = (
-            data,
-            len(data.classes),
-            loss,
-            ClassTokenLoss(config.lam),
-        )
+        self.config, self.data, self.num_classes = config, data, len(data.classes)
+        self.own_loss, self.loss = loss, ClassTokenLoss(config.lam)
 
-    def views(self, batch: dict) -> tuple[Tensor, Tensor]:  # image (B, K, *img_size), label (B, C)
+    def views(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:  # image (B, K, *img_size), label (B, C), mask
         "What the model sees of a batch."
         size = self.config.img_size
         if self.training:
             image, mask = random_view(batch["image"], batch["mask"], size, self.data.upright)
         else:
             image, mask = center_view(batch["image"], size), center_view(batch["mask"], size)
-        return image, self.data.view_label(mask, batch["label"])
+        return image, self.data.view_label(mask, batch["label"]), mask
 
     def losses(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:  # total (); terms to log
-        image, label = self.views(batch)
+        image, label, mask = self.views(batch)
         done = self.trainer.global_step / self.trainer.estimated_stepping_batches
         ramp = penalty_scale(done, self.config.penalty_start, self.config.penalty_ramp)
         if self.own_loss is not None:
             total, terms = self.own_loss(self.model, image, label)
-        elif self.config.diversity:
-            logits, maps = self.model.attention_maps(image, label=label)
-            (total, terms), overlap = self.loss(logits, label, self.model, ramp), map_overlap(maps)
-            total, terms = total + self.config.diversity * overlap, terms | dict(overlap=overlap.detach())
         else:
-            total, terms = self.loss(self.model(image, label), label, self.model, ramp)
+            total, terms = self.price(image, label, mask, ramp)
         pruned = dict(sparsity=torch.tensor(sparsity(self.model))) if has_gates(self.model) else {}
         return total, dict(loss=total, **pruned, **terms)
 
+    def price(
+        self, image: Tensor, label: Tensor, mask: Tensor, ramp: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms
+        "Equation 1; the views' masks are not looked at."
+        if not self.config.diversity:
+            return self.loss(self.model(image, label), label, self.model, ramp)
+        logits, maps = self.model.attention_maps(image, label=label)
+        (total, terms), overlap = self.loss(logits, label, self.model, ramp), map_overlap(maps)
+        return total + self.config.diversity * overlap, terms | dict(overlap=overlap.detach())
+
     def validation_step(self, batch: dict, index: int) -> None:
-        image, label = self.views(batch)
+        image, label, _ = self.views(batch)
         logits = self.model(image)
         bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, label)
         self.refuse_nonfinite("validation", bce, batch, index)  # weights spoilt by the epoch's last step are not kept
@@ -105,6 +106,7 @@ def fit(
     num_workers: int = 0,  # processes that read ahead of the device; the result does not depend on it
     build: Callable = build_model,  # (config, number of classes) -> the network to be trained
     loss: Callable | None = None,  # (model, image, label) -> (total, detached terms to log); None: Equation 1
+    kind: type[FitModule] = FitModule,  # whose `price` is minimised where no loss is given
     **trainer,  # as Lightning's `Trainer`: devices, num_nodes, precision, ...
 ) -> nn.Module:  # trained, in evaluation mode: a `ClassTokenViT` unless `build` makes another network
     "Train a model by one configuration and seed, or continue where an earlier call stopped."
@@ -118,7 +120,7 @@ def fit(
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
         start_at(model, label_frequency(train))
-    module = FitModule(model, config, train, seed, loss)
+    module = kind(model, config, train, seed, loss)
     feed = Feed(train, val, config.batch_size, seed, num_workers)
     run_loop(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)
     return module.model
