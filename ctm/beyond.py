@@ -9,8 +9,10 @@ __all__ = ['LEFT_OUT', 'MIRRORED', 'SIZES', 'CRF', 'AGREEING', 'REGISTER', 'BEST
 
 # %% ../nbs/beyond.ipynb #8edc3237
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 from torch.nn import functional as F
