@@ -104,8 +104,10 @@ class Config:
             check_range(name, getattr(self, name), 0, 1)
         for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity"):
             check_range(name, getattr(self, name), 0)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "patch_size"):
             check_range(name, getattr(self, name), 1)
+        if any(side < 1 or side % self.patch_size for side in self.img_size):
+            raise ValueError(f"img_size={self.img_size} (height, width) is no multiple of patch_size={self.patch_size}")
         if self.fused and not self.patch_evidence:
             raise ValueError("fused=True needs a model that was trained with patch_evidence=True")
         cut_level(torch.zeros(1, 1, 1, 1), self.threshold)

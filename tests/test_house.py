@@ -50,8 +50,10 @@ def run(*command, **kwargs):
 
 
 CELL_LINES, CLASS_LINES, MODULE_LINES, NOTEBOOK_CELLS, NOTEBOOK_BYTES, REPORT_CELLS = 40, 100, 250, 75, 500_000, 12
+TUTORIAL_CELLS = 30
 LIBRARY = [p for p in NOTEBOOKS if module(p)]
-REPORTS = [p for p in NOTEBOOKS if not module(p) and p.stem != "index"]
+TUTORIALS = [p for p in NOTEBOOKS if p.stem.startswith(("tutorial_", "guide_"))]
+REPORTS = [p for p in NOTEBOOKS if not module(p) and p.stem != "index" and p not in TUTORIALS]
 
 
 def lines_allowed(exported):
@@ -189,6 +191,18 @@ def test_report_notebook(path):
         assert not found, f"export this logic to the library: {found} in\n{source(cell)}"
         if tree.body and isinstance(tree.body[-1], ast.Expr):
             assert cell["outputs"], f"run the notebook before saving it, nothing under\n{source(cell)}"
+
+
+@each(TUTORIALS)
+def test_tutorial_notebook(path):
+    assert len(CELLS[path]) <= TUTORIAL_CELLS, "a tutorial has one story"
+    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures"
+    shown = [c for c in code(path) if "#| hide" not in source(c)]
+    pictures = any("image/png" in out.get("data", {}) for c in shown for out in c["outputs"])
+    assert pictures or path.stem.startswith("guide_"), "a tutorial shows pictures"
+    for cell in shown:
+        tree = ast.parse(source(cell))
+        assert not isinstance(tree.body[-1], ast.Expr) or cell["outputs"], f"run it before saving:\n{source(cell)}"
 
 
 # The site

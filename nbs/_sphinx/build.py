@@ -47,12 +47,32 @@ def page_name(path: str) -> str:
     return _nbpath2html(Path(path).relative_to("nbs")).with_suffix("").as_posix()
 
 
-def section(path: str) -> str:
-    "The part of the site where a notebook belongs."
-    folder, name = os.path.split(path)
-    if folder == "nbs/datasets":
-        return "Datasets"
-    return "Library" if name[0].isdigit() else "Reports"
+PARTS = {  # of the contents, in the order in which a reader asks; every page that is not named is in the last
+    "Try it": ["tutorial_quickstart", "tutorial_attention"],
+    "The method": ["attention", "heads", "model", "pruning", "loss", "refine", "pseudomask"],
+    "Your own images": ["tutorial_own_images", "tutorial_satellite", "own_data"],
+    "Reproduce the paper": [
+        "guide_reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation", "masking_ratio",
+        "qualitative", "claims", "parameters", "real_tiles",
+    ],
+    "Beyond the paper": ["beyond"],
+    "Data sets": ["datasets/"],
+    "Speed and scale": ["benchmark", "growth", "planning"],
+    "Reliability": ["reliability", "hostile"],
+    "Extend it": ["guide_extend", "tutorial_new_dataset"],
+    "About": ["guide_gallery", "guide_glossary", "guide_limits"],
+    "Reference": [],
+}  # fmt: skip
+
+
+def contents(names: list[str]) -> dict[str, list[str]]:
+    "Pages of each part, each page once."
+    found = {
+        part: [n for w in wanted for n in names if n == w or w.endswith("/") and n.startswith(w)]
+        for part, wanted in PARTS.items()
+    }
+    placed = {"index", *(n for part in found.values() for n in part)}
+    return found | {"Reference": [n for n in names if n not in placed]}
 
 
 def label(page: str, name: str) -> str:
@@ -172,8 +192,7 @@ def write_sources(folder: Path) -> None:
     if twice := {n for n in names if names.count(n) > 1}:
         raise SystemExit(f"two notebooks make the same page: {twice}")
     labels = set().union(*(p.anchors for p in pages))
-    toc = {s: [p.name for p in pages if section(p.path) == s] for s in ("Library", "Datasets", "Reports")}
-    toc["Reports"].remove("index")
+    toc = contents(names)
     for page in pages:
         cells = list(page.convert(labels))
         if page.name == "index":
