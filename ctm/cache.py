@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .core import BadFileError, atomic_folder, check_choice, runs_root
+from .core import BadFileError, DiskFullError, atomic_folder, check_choice, runs_root
 from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
 
 LAYOUT = 3  # of the cache's files: another number, another cache
@@ -90,12 +90,16 @@ def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, 
     "Memory-mapped arrays as long as the data set, each sample shaped as the first."
     need, free = sum(part.nbytes for part in parts.values()) * len(dataset), shutil.disk_usage(folder).free
     if need > free:
-        raise OSError(
+        raise DiskFullError(
             f"{folder.parent}: the cache of {dataset.name} needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
             "free; set CTM_CACHE to another folder, or to off"
         )
     create = np.lib.format.open_memmap
-    return {n: create(folder / f"{n}.npy", "w+", p.dtype, (len(dataset), *p.shape)) for n, p in parts.items()}
+    arrays = {n: create(folder / f"{n}.npy", "w+", p.dtype, (len(dataset), *p.shape)) for n, p in parts.items()}
+    for name, part in arrays.items() if hasattr(os, "posix_fallocate") else ():
+        with open(folder / f"{name}.npy", "r+b") as file:  # else a disk that fills up meanwhile ends the process
+            os.posix_fallocate(file.fileno(), 0, part.offset + part.nbytes)
+    return arrays
 
 
 def _checksum(arrays) -> int:
