@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbclient.exceptions import CellExecutionError, DeadKernelError
 from papermill.cli import papermill
-from papermill.clientwrap import PapermillNotebookClient
+from papermill.clientwrap import CellExecutionError, PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
@@ -71,12 +70,12 @@ def execute(
         with stoppable(), atomic_path(target) as temporary:
             try:
                 papermill([source, str(temporary), "--engine", "ctm", *more], standalone_mode=False)
-            except (PapermillExecutionError, CellExecutionError, DeadKernelError) as error:
+            except (PapermillExecutionError, CellExecutionError, RuntimeError) as error:
                 StoppableClient.stopped |= getattr(error, "ename", "") == "Stopped"
                 if not StoppableClient.stopped and temporary.stat().st_size:
                     shutil.copyfile(temporary, failed)
                 raise
-    except (PapermillExecutionError, CellExecutionError, DeadKernelError) as error:
+    except (PapermillExecutionError, CellExecutionError, RuntimeError) as error:
         if StoppableClient.stopped:
             print(f"{target}: stopped; the same command goes on", file=sys.stderr)
             return RESUME

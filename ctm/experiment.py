@@ -63,6 +63,10 @@ def _mask_batch(model, batch: dict, dataset: ImageDataset, config: Config, prob_
     else:
         logits, maps = maps_of(model, image, present)
     prob = (prob_model(image) if prob_model else logits).sigmoid()
+    if not torch.isfinite(prob).all():
+        raise ValueError(
+            f"{', '.join(batch['name'][:4])}: the model says NaN, weights or gates are spoilt; fit it again"
+        )
     options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
     guide = image if config.refine == "color" else None
     masks = pseudo_mask(maps, prob, config.img_size, present, guide=guide, **options)

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from .checkpoint import load_checkpoint
 from .core import BadFileError, atomic_path, write_whole
 from .processes import summed
-from .stop import asked, leave, log
+from .stop import asked, leave, listen_again, log
 
 # %% ../nbs/13a_saver.ipynb #4bbc91ff
 def pack(
@@ -137,6 +137,9 @@ class Saver(Callback):
         if content:
             keep_checkpoint(content, self.last)
         leave(why)
+
+    def on_train_start(self, trainer, module):
+        listen_again()  # Lightning's own handler would end the fit without saving
 
     def on_train_batch_end(self, trainer, module, outputs, batch, index):
         why, left = self.wanted(trainer), trainer.num_training_batches - (index + 1)
