@@ -69,7 +69,7 @@ def _new_partial(path: Path, folder: bool = False) -> tuple[Path, int]:
             return Path(name), handle
         os.close(handle)
 
-
+# %% ../nbs/00_core.ipynb #c489631c
 _SWEPT: set[Path] = set()
 
 
@@ -110,7 +110,7 @@ def _lacks_room(error: Exception, folder: Path) -> bool:
         return full.errno in FULL
     return False
 
-
+# %% ../nbs/00_core.ipynb #3b75da88
 @contextmanager
 def room_for(
     path: Path,  # to be written

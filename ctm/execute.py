@@ -56,7 +56,7 @@ class StoppableEngine(NBClientEngine):
         options |= dict(timeout=execution_timeout, startup_timeout=start_timeout, kernel_name=kernel_name)
         return StoppableClient(nb_man, **options).execute()
 
-
+# %% ../nbs/24b_execute.ipynb #01c1a5ed
 def execute(
     arguments: list[str],  # of papermill: notebook, output, -p name value ...
 ) -> int:  # exit code: 0, 1 for an error, 75 where the same command goes on

@@ -40,7 +40,7 @@ def run_spread(
             raise RuntimeError(f"{processes} processes failed:\n{said[-3000:]}")
     return run(config, seed, root, again and processes == 1)
 
-
+# %% ../nbs/16a_spread.ipynb #f4fd269e
 def _launch(command: list[str]) -> tuple[int, str]:
     "Exit code and errors of torchrun; a stop is handed on, and waits until all processes have saved."
     with stoppable(), finishing(), tempfile.TemporaryFile("w+") as errors:

@@ -100,8 +100,6 @@ def run_segmentation(
     **fit_options,  # of `fit_segmentation`: num_workers, devices, precision, ...
 ) -> Result:  # saved under runs/results, of stage 2
     "Train a segmentation network on masks and score it; read from disk if it was run before."
-    for scale in scales:
-        check_range("scale", scale, 0.1, 10)
     supervision, tested = Supervision(config, seed, root, masks, labels), testing_name(scales, flip)
     (embedded, source), fitted = data_identity(config, root), f"stage2-{supervision.name}-{segmentation.key()}"
     variant = fitted + (f"-{tested}" if tested else "")
@@ -117,8 +115,7 @@ def run_segmentation(
         about = dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
         if again:
             shutil.rmtree(folder, ignore_errors=True)
-        data, marks, facts = supervision.load()
-        start = time.monotonic()  # stage one's seconds are its own
+        (data, marks, facts), start = supervision.load(), time.monotonic()  # stage one's seconds are its own
         network = fit_segmentation(segmentation, data, config.img_size, folder, seed, marks, **fit_options)
         save_model(network, folder / "network.safetensors")
         network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -197,6 +194,8 @@ def testing_name(
     flip: bool,  # as `mean_prob`
 ) -> str:  # empty for one plain pass
     "What was averaged at test time, for names."
+    for scale in scales:
+        check_range("scale", scale, 0.1, 10)
     parts = ["scales" + "+".join(f"{s:g}" for s in scales)] if tuple(scales) != (1.0,) else []
     return "-".join(parts + ["flip"] * flip)
 

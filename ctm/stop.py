@@ -85,7 +85,7 @@ def leave(
     log.warning("%s", error)
     raise error
 
-
+# %% ../nbs/00d_stop.ipynb #fae5d972
 @contextmanager
 def stoppable() -> Iterator[None]:
     "Inside, a signal or the time limit raises `Stopped`: exit code 75, temporary files removed (ours)."
@@ -114,7 +114,7 @@ def listen_again() -> None:
     for number, handler in _State.handlers.items():
         signal.signal(number, handler)
 
-
+# %% ../nbs/00d_stop.ipynb #f004f4bd
 @contextmanager
 def finishing() -> Iterator[None]:
     "Inside, a stop waits for whoever looks at `asked()`; at the latest it comes at the end (ours)."
@@ -150,7 +150,7 @@ def one_at_a_time(
         file.unlink(missing_ok=True)
         os.close(handle)
 
-
+# %% ../nbs/00d_stop.ipynb #7d3ae2c3
 def _take(file: Path, wait: bool) -> int:
     "Descriptor of a locked file."
     file.parent.mkdir(parents=True, exist_ok=True)
