@@ -33,7 +33,7 @@ from .processes import describe_batch, join_processes, memory_for, my_turn, summ
 from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, keep, load_result, result_path
-from .stop import stoppable
+from .stop import drop_lock, stoppable
 from .views import center_view
 
 # %% ../nbs/16_experiment.ipynb #ec5d498d
@@ -149,9 +149,10 @@ def run(
     check_range("seed", seed, 0)
     embedded, source = data_identity(config, root)
     path = result_path(config, seed, embedded, source)
-    if path.exists() and not again:
-        return load_result(path)
     home = run_folder(result_path(config.fit_config(), seed, embedded, source))
+    if path.exists() and not again:
+        drop_lock(home)
+        return load_result(path)
     with stoppable(), my_turn(home):
         if path.exists() and not again:  # another run has made it meanwhile
             return load_result(path)

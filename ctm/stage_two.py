@@ -32,7 +32,7 @@ from .metrics import SegmentationScores
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
 from .processes import describe_batch, memory_for, my_turn
 from .results import Result, load_result, result_path
-from .stop import stoppable
+from .stop import drop_lock, stoppable
 from .views import center_view
 
 # %% ../nbs/22b_stage_two.ipynb #bc1227ce
@@ -102,16 +102,16 @@ def run_segmentation(
     "Train a segmentation network on masks and score it; read from disk if it was run before."
     supervision, tested = Supervision(config, seed, root, masks, labels), testing_name(scales, flip)
     (embedded, source), fitted = data_identity(config, root), f"stage2-{supervision.name}-{segmentation.key()}"
-    variant = fitted + (f"-{tested}" if tested else "")
+    variant = f"{fitted}-{tested}".removesuffix("-")
     path = result_path(config, seed, embedded, source, variant=variant)
-    if path.exists() and not again:
-        return load_result(path)
     folder = run_folder(result_path(config, seed, embedded, source, variant=fitted))
+    if path.exists() and not again:
+        drop_lock(folder)
+        return load_result(path)
     with stoppable(), my_turn(folder):
         if path.exists() and not again:  # another run has made it meanwhile
             return load_result(path)
-        val = load_dataset(config, "val", root)
-        check_masks(val)
+        check_masks(val := load_dataset(config, "val", root))
         about = dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
         if again:
             shutil.rmtree(folder, ignore_errors=True)

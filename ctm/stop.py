@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'RESUME', 'START', 'SIGNALS', 'Stopped', 'time_limit', 'asked', 'leave', 'stoppable', 'listen_again',
-           'finishing', 'one_at_a_time']
+           'finishing', 'one_at_a_time', 'drop_lock']
 
 # %% ../nbs/00d_stop.ipynb #90df5957
 import errno
@@ -150,7 +150,19 @@ def one_at_a_time(
         file.unlink(missing_ok=True)
         os.close(handle)
 
-# %% ../nbs/00d_stop.ipynb #7d3ae2c3
+# %% ../nbs/00d_stop.ipynb #c5c5338b
+def drop_lock(
+    folder: str | Path,  # as `one_at_a_time`
+) -> None:
+    "Remove the lock's file that a killed process has left (ours)."
+    file = Path(folder).resolve().with_name(f".{Path(folder).name}.lock")
+    if file.exists() and file not in _MINE:
+        handle = os.open(file, os.O_RDONLY)
+        if locked(handle):
+            file.unlink(missing_ok=True)
+        os.close(handle)
+
+
 def _take(file: Path, wait: bool) -> int:
     "Descriptor of a locked file."
     file.parent.mkdir(parents=True, exist_ok=True)

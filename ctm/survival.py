@@ -22,9 +22,8 @@ def ends_table(
     found: dict,  # of `stored_survival`
 ) -> pd.DataFrame:  # one row per experiment and what it hit; counts
     "How often runs were hit, how many ended as if nothing had been, and what was found broken or left over."
-    parts = [
-        ("killed", what, "kills", counts) for name in ("kill", "kill_command") for what, counts in found[name].items()
-    ]
+    killed = found["kill"] | found["kill_command"]
+    parts = [("killed", what, "kills", counts) for what, counts in killed.items()]
     parts += [("asked to stop", "fitting, masks", "stops", found["stop"])]
     parts += [("two at once", "", "pairs", found["two"]), ("last checkpoint damaged", "", "damaged", found["damaged"])]
     parts += [("disk full", what, None, counts) for what, counts in found["full"].items()]
