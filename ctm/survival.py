@@ -20,6 +20,7 @@ def stored_survival() -> dict:  # experiment -> counts; command, seed, versions
 
 def ends_table(
     found: dict,  # of `stored_survival`
+    event: str | None = None,  # "killed", "disk full", ...; None: all
 ) -> pd.DataFrame:  # one row per experiment and what it hit; counts
     "How often runs were hit, how many ended as if nothing had been, and what was found broken or left over."
     killed = found["kill"] | found["kill_command"]
@@ -36,6 +37,7 @@ def ends_table(
             "same end": int(counts["same"]),
         }
         rows.append(row | {"half-written files": len(counts.get("broken", [])), "left over": len(counts["left"])})
+    rows = [row for row in rows if event in (None, row["event"])]
     return pd.DataFrame(rows).set_index(["event", "while writing"])
 
 
@@ -45,8 +47,7 @@ def growth_table(
     "Memory and open files of one process: a quarter of the way in, and at the end."
     rows = {}
     for name in ("steps", "masks"):
-        early, late = found["long"][name]["early"], found["long"][name]["late"]
-        rows[f"{early[name]:,} to {late[name]:,} {name}"] = {
-            "MB before": early["mb"], "MB after": late["mb"], "files before": early["files"], "files after": late["files"]
-        }  # fmt: skip
+        times = dict(before=found["long"][name]["early"], after=found["long"][name]["late"])
+        values = {f"{kind} {when}": at[kind] for kind in ("mb", "files") for when, at in times.items()}
+        rows[f"{times['before'][name]:,} to {times['after'][name]:,} {name}"] = values
     return pd.DataFrame(rows).T

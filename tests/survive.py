@@ -34,7 +34,7 @@ from ctm.checkpoint import load_model  # noqa: E402
 from ctm.config import load_config, load_dataset  # noqa: E402
 from ctm.core import PARTIAL, repo_root, versions, write_whole  # noqa: E402
 from ctm.experiment import mask_batches, run, saving  # noqa: E402
-from ctm.files import open_raster, read_mask  # noqa: E402
+from ctm.files import open_raster  # noqa: E402
 from ctm.fit import fit  # noqa: E402
 from ctm.loop import read_log  # noqa: E402
 from ctm.model import ClassTokenViT  # noqa: E402
@@ -170,7 +170,7 @@ def said(place: Path) -> str:
 READERS = {
     ".ckpt": read_checkpoint,
     ".json": lambda path: json.loads(path.read_text()),
-    ".png": read_mask,
+    ".png": lambda path: Image.open(path).load(),
     ".csv": pd.read_csv,
     ".npy": np.load,
     ".safetensors": load_model,
@@ -632,6 +632,10 @@ def main() -> None:
     subprocess.run(["rm", "-rf", str(data)], check=True)
     facts = dict(command="python tests/survive.py --out figures/survive.json", seed=args.seed, versions=versions())
     facts |= dict(seconds=round(time.monotonic() - begun), short=args.short) if args.out else {}
+    if args.names and args.out and Path(args.out).exists():  # the others as they were
+        found = {
+            name: value for name, value in json.loads(Path(args.out).read_text()).items() if name in EXPERIMENTS
+        } | found
     text = json.dumps((facts if args.out else {}) | found, indent=1)
     write_whole(args.out, text + "\n") if args.out else print(text)
 
