@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['LAYOUT', 'CHECKED', 'cache_root', 'cache_key', 'decode', 'Cached', 'cached', 'reading_speed']
 
-# %% ../nbs/08b_cache.ipynb #12145b48
+# %% ../nbs/08b_cache.ipynb #874953e7
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .core import BadFileError, atomic_folder, check_choice, runs_root
+from .core import BadFileError, DiskFullError, atomic_folder, check_choice, runs_root
 from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
 
 LAYOUT = 3  # of the cache's files: another number, another cache
@@ -82,7 +83,7 @@ def decode(
     [array.flush() for array in arrays.values()]
     np.save(folder / "kept.npy", np.array(kept, np.int64))
     np.save(folder / "sums.npy", np.array(sums, np.uint32))
-    facts = dict(bytes={part.name: part.stat().st_size for part in sorted(folder.glob("*.npy"))})
+    facts = dict(bytes={part.name: part.stat().st_size for part in sorted(folder.glob("*.npy"))}, skipped=reasons)
     (folder / "cache.json").write_text(json.dumps(facts))
 
 # %% ../nbs/08b_cache.ipynb #c387d597
@@ -90,12 +91,17 @@ def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, 
     "Memory-mapped arrays as long as the data set, each sample shaped as the first."
     need, free = sum(part.nbytes for part in parts.values()) * len(dataset), shutil.disk_usage(folder).free
     if need > free:
-        raise OSError(
-            f"{folder.parent}: the cache of {dataset.name} needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
-            "free; set CTM_CACHE to another folder, or to off"
+        raise DiskFullError(
+            errno.ENOSPC,
+            f"{folder.parent}: no room: {need:,} bytes needed for the cache of {dataset.name}, {free:,} are free; "
+            "set CTM_CACHE to another folder, or to off",
         )
     create = np.lib.format.open_memmap
-    return {n: create(folder / f"{n}.npy", "w+", p.dtype, (len(dataset), *p.shape)) for n, p in parts.items()}
+    arrays = {n: create(folder / f"{n}.npy", "w+", p.dtype, (len(dataset), *p.shape)) for n, p in parts.items()}
+    for name, part in arrays.items() if hasattr(os, "posix_fallocate") else ():
+        with open(folder / f"{name}.npy", "r+b") as file:  # else a disk that fills up meanwhile ends the process
+            os.posix_fallocate(file.fileno(), 0, part.offset + part.nbytes)
+    return arrays
 
 
 def _checksum(arrays) -> int:
@@ -116,6 +122,7 @@ class Cached(ImageDataset):
             if (place / name).stat().st_size != size:
                 raise BadFileError(f"{place / name}: has not the {size} bytes that were written")
         self.kept, self.dataset, self.place = np.load(place / "kept.npy"), dataset, place
+        self.skipped = facts.get("skipped", [])
         self.names = [dataset.names[i] for i in self.kept]
         self._open()
         sums = np.load(place / "sums.npy", mmap_mode="r")
@@ -160,7 +167,9 @@ def cached(
     place = Path(folder) / f"{dataset.name}-{cache_key(dataset, bad)}"
     if place.exists():
         try:
-            return Cached(dataset, place)
+            found = Cached(dataset, place)
+            warn_skipped(found.skipped, len(dataset))
+            return found
         except (OSError, ValueError, KeyError) as error:
             log.warning("cache made again: %s", error)
             shutil.rmtree(place)

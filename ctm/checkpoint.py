@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from .core import BadFileError, atomic_path
+from .core import BadFileError, write_whole
 from .model import ClassTokenViT
 from .pruning import keep_heads
 
@@ -24,8 +24,7 @@ def save_model(
 ) -> Path:  # the file
     "Write weights and options; the file is whole or absent (ours)."
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"ctm": json.dumps(model.options)})
+    write_whole(path, save(state, metadata={"ctm": json.dumps(model.options)}))
     return Path(path)
 
 

@@ -166,13 +166,12 @@ def keep_present(
 
 
 def warn_skipped(
-    reasons: list[str],  # one per image that was left out
+    reasons: list[str],  # one per image that was left out; tiles of one file share theirs
     total: int,  # images
 ) -> None:
     "One warning that counts and names the images that were skipped."
     if reasons:
-        more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        log.warning("skipped %d of %d images: %s%s", len(reasons), total, "; ".join(reasons[:5]), more)
+        log.warning("skipped %d of %d images: %s", len(reasons), total, "; ".join(dict.fromkeys(reasons)))
 
 # %% ../nbs/08_data.ipynb #9115e059
 class Subset(ImageDataset):

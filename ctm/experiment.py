@@ -29,10 +29,11 @@ from .fit import fit
 from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .picture import save_mask
-from .processes import join_processes, summed, wait_for_all
+from .processes import describe_batch, join_processes, memory_for, my_turn, summed, wait_for_all
 from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, keep, load_result, result_path
+from .stop import drop_lock, stoppable
 from .views import center_view
 
 # %% ../nbs/16_experiment.ipynb #ec5d498d
@@ -45,20 +46,31 @@ def mask_batches(
     maps_of: Callable | None = None,  # (model, image, given labels or None) -> (logits, maps); None: `attention_maps`
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name
     "Pseudo-masks of all images, with what they were made from; each process takes every n-th image."
+    for index, batch in enumerate(loader(part_of(dataset), config.batch_size)):
+        with memory_for(lambda i=index, b=batch: describe_batch("masks", i, b), "lower batch_size or img_size"):
+            made = _mask_batch(model, batch, dataset, config, prob_model, maps_of)
+        yield made
+
+
+def _mask_batch(model, batch: dict, dataset: ImageDataset, config: Config, prob_model, maps_of) -> dict:
+    "A batch of `mask_batches`."
     device = next(model.parameters()).device
-    for batch in loader(part_of(dataset), config.batch_size):
-        image, mask = (center_view(batch[key], config.img_size).to(device) for key in ("image", "mask"))
-        label = dataset.view_label(mask, batch["label"].to(device))
-        present = label if config.labels == "given" else None
-        if maps_of is None:
-            logits, maps = model.attention_maps(image, config.layer_choice(), config.gated, fused=config.fused)
-        else:
-            logits, maps = maps_of(model, image, present)
-        prob = (prob_model(image) if prob_model else logits).sigmoid()
-        options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
-        guide = image if config.refine == "color" else None
-        masks = pseudo_mask(maps, prob, config.img_size, present, guide=guide, **options)
-        yield dict(image=image, mask=mask, label=label, prob=prob, maps=maps, pseudo_mask=masks, name=batch["name"])
+    image, mask = (center_view(batch[key], config.img_size).to(device) for key in ("image", "mask"))
+    label = dataset.view_label(mask, batch["label"].to(device))
+    present = label if config.labels == "given" else None
+    if maps_of is None:
+        logits, maps = model.attention_maps(image, config.layer_choice(), config.gated, fused=config.fused)
+    else:
+        logits, maps = maps_of(model, image, present)
+    prob = (prob_model(image) if prob_model else logits).sigmoid()
+    if not torch.isfinite(prob).all():
+        raise ValueError(
+            f"{', '.join(batch['name'][:4])}: the model says NaN, weights or gates are spoilt; fit it again"
+        )
+    options = dict(threshold=config.threshold, merge=config.merge, fill=config.fill, background=dataset.background)
+    guide = image if config.refine == "color" else None
+    masks = pseudo_mask(maps, prob, config.img_size, present, guide=guide, **options)
+    return dict(image=image, mask=mask, label=label, prob=prob, maps=maps, pseudo_mask=masks, name=batch["name"])
 
 # %% ../nbs/16_experiment.ipynb #ce107256
 def score_masks(
@@ -137,12 +149,22 @@ def run(
     check_range("seed", seed, 0)
     embedded, source = data_identity(config, root)
     path = result_path(config, seed, embedded, source)
+    home = run_folder(result_path(config.fit_config(), seed, embedded, source))
     if path.exists() and not again:
+        drop_lock(home)
         return load_result(path)
+    with stoppable(), my_turn(home):
+        if path.exists() and not again:  # another run has made it meanwhile
+            return load_result(path)
+        return load_result(_run(config, seed, root, again, home, fit_options).save())
+
+# %% ../nbs/16_experiment.ipynb #be5d015b
+def _run(config: Config, seed: int, root: object, again: bool, home: Path, fit_options: dict) -> Result:
+    "Fit, prune, mask and score."
+    embedded, source = data_identity(config, root)
     train, val = (load_dataset(config, split, root) for split in ("train", "val"))
     check_masks(val)
-    home, folder = (run_folder(result_path(c, seed, embedded, source)) for c in (config.fit_config(), config))
-    rank, world = join_processes()
+    folder, (rank, world) = run_folder(result_path(config, seed, embedded, source)), join_processes()
     if again and rank == 0:
         shutil.rmtree(home, ignore_errors=True)
     wait_for_all()
@@ -162,8 +184,7 @@ def run(
     extra = lower_bounds(model, val, config, seed) | train_scores(model, train, config)
     extra |= dict(classes=val.mask_classes, all_heads_closed=closed == 1, open_heads=heads, processes=world)
     metrics = dict(sparsity=closed) | found
-    result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
-    return load_result(result.save())
+    return Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
 
 # %% ../nbs/16_experiment.ipynb #4d3013db
 def run_folder(

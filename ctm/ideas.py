@@ -25,6 +25,7 @@ from .gains import SETS
 from .model import ClassTokenViT
 from .pruning import prune_heads, sparsity
 from .results import Result, keep, load_result, result_path
+from .tables import score_of
 
 # %% ../nbs/24c_ideas.ipynb #f88e0948
 def recipe(config: Config, train: ImageDataset, val: ImageDataset, home: Path, seed: int, root, **how) -> ClassTokenViT:
@@ -98,14 +99,15 @@ def against_ours(
     runs: dict[str, Callable[[Config, int, str | None], Result]],  # name of the row -> (config of `ours`, seed, root)
     seeds: Sequence[int],  # each with each seed
     sets: Sequence[str] = tuple(SETS),  # keys of SETS
-) -> pd.DataFrame:  # points of mIoU with predicted labels, a row per run, a column per set and one for their mean
+    score: str = "miou",  # as `ctm.tables.score_of`
+) -> pd.DataFrame:  # points, a row per run, a column per set and one for their mean
     "Differences to the recipe `ours`, mean over seeds."
     lines = {}
     for title in sets:
         dataset, root, changes = SETS[title]
         config = load_config(dataset, "demo+ours", **changes)
-        own = [run_method("ours", config, seed, root).metrics["miou"] for seed in seeds]
-        found = {name: [one(config, seed, root).metrics["miou"] for seed in seeds] for name, one in runs.items()}
+        own = [score_of(run_method("ours", config, seed, root), score) for seed in seeds]
+        found = {name: [score_of(one(config, seed, root), score) for seed in seeds] for name, one in runs.items()}
         lines[title] = {name: 100 * (sum(scores) - sum(own)) / len(own) for name, scores in found.items()}
     table = pd.DataFrame(lines)
     return table.assign(mean=table.mean(axis=1))

@@ -17,15 +17,15 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .chance import holding
-from .checkpoint import load_checkpoint
-from .core import atomic_path
+from .core import atomic_path, write_whole
 from .feed import Feed, mixed_seed
-from .processes import trainer_options, wait_for_all
+from .processes import describe_batch, memory_for, my_turn, summed, trainer_options, wait_for_all
+from .saver import KeptCheckpoints, Saver, last_checkpoint
+from .stop import finishing, stoppable
 
 # %% ../nbs/11a_loop.ipynb #c6da327e
 class NonFiniteLossError(RuntimeError):
@@ -43,7 +43,8 @@ class LoopModule(L.LightningModule):
         seed: int = 0,  # of all that a step draws
     ):
         super().__init__()
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.folder, self.at = model, seed, None, "before the first batch"
+        self.sums, self.rows = {}, []  # of this epoch's terms, weighted by images; the log's rows
 
     def losses(self, batch: dict) -> tuple[Tensor, dict[str, Tensor]]:  # total (), mean over the batch; terms to log
         "What is minimised. Subclasses say it."
@@ -54,12 +55,36 @@ class LoopModule(L.LightningModule):
         feed = self.trainer.datamodule
         first, rows, total = feed.held(feed.train, index)
         torch.manual_seed(mixed_seed(self.seed, self.trainer.global_step, 0))  # the same in all processes
+        self.at = describe_batch(f"training, epoch {self.current_epoch}", index, batch)
         with holding(first if rows else 0, total):
             loss, terms = self.losses(batch)
         self.refuse_nonfinite("training", loss, batch, index)
-        shown = dict(on_step=False, on_epoch=True, sync_dist=True, batch_size=max(rows, 1))
-        self.log_dict({name: value.detach() for name, value in terms.items()}, **shown)
+        for name, value in (terms | dict(images=torch.tensor(1.0))).items():
+            self.sums[name] = self.sums.get(name, 0.0) + rows * value.detach().to(self.device)
         return loss if self.trainer.world_size == 1 else loss * (rows * self.trainer.world_size / total)
+
+    def on_validation_batch_start(self, batch: dict, index: int, dataloader_idx: int = 0) -> None:
+        self.at = describe_batch(f"validation, epoch {self.current_epoch}", index, batch)
+
+    def on_train_epoch_end(self) -> None:
+        "The epoch's means, and a row of the log; both are part of the checkpoint, so a stop loses none."
+        sums, self.sums = {name: summed(value) for name, value in self.sums.items()}, {}
+        images = sums.pop("images")
+        self.log_dict({name: value / images for name, value in sums.items()})
+        found = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        self.rows.append(dict(epoch=self.current_epoch) | found)
+        if self.trainer.is_global_zero:
+            write_whole(self.folder / "log.csv", pd.DataFrame(self.rows).to_csv(index=False))
+
+    def on_save_checkpoint(self, state: dict) -> None:
+        "Sums and rows go with the weights."
+        state["log"] = dict(sums=self.sums, rows=self.rows)
+
+    def on_load_checkpoint(self, state: dict) -> None:
+        "Go on with them."
+        known = state.get("log", dict(sums={}, rows=[]))
+        self.sums = {name: value.to(self.device) for name, value in known["sums"].items()}
+        self.rows = known["rows"]
 
     def refuse_nonfinite(self, kind: str, loss: Tensor, batch: dict, index: int) -> None:
         "Stop before bad weights can be kept, with the names of the batch's images."
@@ -124,24 +149,34 @@ def run_loop(
     **trainer,  # as Lightning's `Trainer`: devices, num_nodes, precision, ...
 ) -> None:
     "Train a module to its last epoch, or go on where an earlier call stopped."
-    last = folder / "last.ckpt"
-    state = load_checkpoint(last) if last.exists() else None
-    if state is None or state["epoch"] + 1 < epochs:
-        checkpoints = dict(dirpath=folder, save_on_train_epoch_end=True, enable_version_counter=False)
-        last_one = ModelCheckpoint(filename="last", **checkpoints)
-        best_one = ModelCheckpoint(filename="best", monitor=monitor, **checkpoints)
-        options = dict(accelerator="auto", devices=1, precision=best_precision())
-        options |= dict(max_epochs=epochs, gradient_clip_val=clip or None, num_sanity_val_steps=0)
-        options |= dict(enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)
-        options |= trainer_options()
-        options |= dict(callbacks=[last_one, best_one, EpochBar(), *callbacks])
-        with quiet():
-            log_from = CSVLogger(folder, name="log", version=f"epoch{state['epoch'] + 1 if state else 0}")
-            run = L.Trainer(logger=log_from, **options | trainer)
-            run.fit(module, datamodule=feed, ckpt_path=last if state else None, weights_only=True)
-    wait_for_all()
-    module.load_state_dict(load_checkpoint(last)["state_dict"])
+    with my_turn(folder), stoppable(), finishing():
+        found, module.folder = last_checkpoint(folder / "last.ckpt"), folder
+        state, file = found or ({}, None)
+        seen = state.get("batches", 0)  # of an epoch that was interrupted
+        if not state or seen or state["epoch"] + 1 < epochs:
+            feed.go_on(state["epoch"] + (not seen) if state else 0, seen)
+            options = _trainer(folder, epochs, monitor, clip)
+            options["callbacks"] += callbacks
+            with quiet(), memory_for(lambda: module.at, "lower batch_size or img_size"):
+                run = L.Trainer(**options | trainer)
+                run.fit(module, datamodule=feed, ckpt_path=file, weights_only=True)
+        wait_for_all()
+    module.load_state_dict(last_checkpoint(folder / "last.ckpt")[0]["state_dict"])
     module.eval()
+
+
+def _trainer(folder: Path, epochs: int, monitor: str, clip: float) -> dict:
+    "The options of Lightning's `Trainer`."
+    checkpoints = dict(dirpath=folder, save_on_train_epoch_end=True, enable_version_counter=False)
+    last_one = ModelCheckpoint(filename="last", **checkpoints)
+    best_one = ModelCheckpoint(filename="best", monitor=monitor, **checkpoints)
+    options = dict(accelerator="auto", devices=1, precision=best_precision(), logger=False)
+    options |= dict(max_epochs=epochs, gradient_clip_val=clip or None, num_sanity_val_steps=0)
+    options |= dict(enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False)
+    options |= dict(
+        plugins=[KeptCheckpoints()], callbacks=[last_one, best_one, EpochBar(), Saver(folder / "last.ckpt")]
+    )
+    return options | trainer_options()
 
 # %% ../nbs/11a_loop.ipynb #5e67075a
 def best_precision() -> str:  # as Lightning's `Trainer` wants it
@@ -155,10 +190,10 @@ def read_log(
     folder: str | Path,  # of a fit
 ) -> pd.DataFrame:  # one row per epoch, one column per logged number
     "The log of a fit over all its starts."
-    parts = [pd.read_csv(file) for file in sorted(Path(folder).glob("log/epoch*/metrics.csv"))]
-    if not parts:
-        raise FileNotFoundError(f"{folder}: no log/epoch*/metrics.csv, has a fit run here?")
-    return pd.concat(parts).groupby("epoch").last().drop(columns="step").sort_index()
+    file = Path(folder) / "log.csv"
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: missing, has a fit run here?")
+    return pd.read_csv(file, index_col="epoch")
 
 
 def claim_folder(

@@ -28,6 +28,7 @@ from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
 from .picture import legend, paint, to_rgb
 from .raster import mask_file
+from .stop import stoppable
 from .synthetic import make
 from .values import masks_against_labels
 from .views import resize_mask
@@ -183,14 +184,14 @@ def mask_own(
         known = {name: data.read_label(i) for data in (plan.train, plan.val) for i, name in enumerate(data.names)}
     names, rows = own_images(plan) if folder == plan.images else find_images(folder), {}
     _refuse_twins(names)
-    for name in tqdm(names, desc="masking", leave=False, delay=2):
-        source, size = folder / name, image_size(folder / name)
-        large = plan.config.data.get("tile") or any(s > 2 * w for s, w in zip(size, seen, strict=True))
-        maps = plan.out / "maps" / Path(name).with_suffix(".tif") if class_maps else None
-        options = dict(overlap=overlap, maps=maps, as_rgb=plan.config.data.get("as_rgb", False), label=known.get(name))
-        rows[name] = mask_file(
-            masker, source, plan.out / "masks" / mask_name(name), window or (seen if large else None), **options
-        )
+    with stoppable():
+        for name in tqdm(names, desc="masking", leave=False, delay=2):
+            source, size = folder / name, image_size(folder / name)
+            large = plan.config.data.get("tile") or any(s > 2 * w for s, w in zip(size, seen, strict=True))
+            options = dict(overlap=overlap, as_rgb=plan.config.data.get("as_rgb", False), label=known.get(name))
+            options |= dict(maps=plan.out / "maps" / Path(name).with_suffix(".tif") if class_maps else None)
+            target = plan.out / "masks" / mask_name(name)
+            rows[name] = mask_file(masker, source, target, window or (seen if large else None), **options)
     return pd.DataFrame(rows).T
 
 # %% ../nbs/20_own.ipynb #b0972462

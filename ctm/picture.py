@@ -6,8 +6,9 @@
 __all__ = ['class_colors', 'voc_palette', 'paint', 'to_rgb', 'color_bytes', 'save_mask', 'class_table', 'describe_samples',
            'shortened', 'legend']
 
-# %% ../nbs/07a_picture.ipynb #fb2ea7b3
+# %% ../nbs/07a_picture.ipynb #2a822f63
 import colorsys
+import io
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
 
-from .core import atomic_path, check_range
+from .core import check_range, write_whole
 from .pseudomask import IGNORE
 
 # %% ../nbs/07a_picture.ipynb #f5d556c7
@@ -79,8 +80,9 @@ def save_mask(
     palette[: len(colors)] = color_bytes(colors)
     image = Image.fromarray(mask.cpu().numpy().astype(np.uint8), mode="P")
     image.putpalette(palette.flatten().tolist())
-    with atomic_path(path) as temporary:
-        image.save(temporary)
+    content = io.BytesIO()
+    image.save(content, "png")
+    write_whole(path, content.getvalue())
 
 # %% ../nbs/07a_picture.ipynb #6e0bdfca
 def class_table(

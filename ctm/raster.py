@@ -110,11 +110,13 @@ def open_target(
         profile = dict(driver="GTiff", height=size[0], width=size[1], count=bands, dtype="uint8", **where)
         profile |= dict(compress="deflate", BIGTIFF="IF_SAFER", nodata=IGNORE if bands == 1 else None)
         profile |= dict(tiled=True, blockxsize=256, blockysize=256) if min(size) >= 256 else {}
-        with atomic_path(path) as temporary, _create(temporary, profile) as file:
-            describe_raster(file, masker, bands)
-            yield lambda part, block: file.write(
-                part, window=Window(*block[1::-1], block[3] - block[1], block[2] - block[0])
-            )
+        with atomic_path(path, size[0] * size[1] * bands) as temporary:
+            with _create(temporary, profile) as file:
+                describe_raster(file, masker, bands)
+                yield lambda part, block: file.write(
+                    part, window=Window(*block[1::-1], block[3] - block[1], block[2] - block[0])
+                )
+            _check_written(temporary)
 
 # %% ../nbs/19a_raster.ipynb #9d8752f8
 def _create(path: Path, profile: dict) -> rasterio.io.DatasetWriter:
@@ -122,6 +124,13 @@ def _create(path: Path, profile: dict) -> rasterio.io.DatasetWriter:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, "w", **profile)
+
+
+def _check_written(path: Path) -> None:
+    "Read all that was written: GDAL says nothing when its last blocks find no room."
+    with open_raster(path) as file:
+        for _, window in file.block_windows(1):
+            file.read(window=window)
 
 
 def describe_raster(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from .config import Config
-from .core import BadFileError, atomic_path, repo_root, runs_root, versions
+from .core import BadFileError, atomic_path, repo_root, runs_root, versions, write_whole
 from .processes import join_processes, wait_for_all
 
 METRICS = ("sparsity", "classifier_accuracy", "pixel_accuracy", "miou")  # the rows of Table 8
@@ -62,8 +62,7 @@ class Result:
     def save(self) -> Path:  # the file
         "Write the file, whole or not at all; of several processes the first one does, and all wait for it."
         if join_processes()[0] == 0:
-            with atomic_path(self.path()) as temporary:
-                temporary.write_text(json.dumps(dataclasses.asdict(self) | dict(format=FORMAT), indent=1))
+            write_whole(self.path(), json.dumps(dataclasses.asdict(self) | dict(format=FORMAT), indent=1))
         wait_for_all()
         return self.path()
 

@@ -9,14 +9,18 @@ __all__ = ['run_spread', 'main']
 import argparse
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 from .config import Config
 from .core import check_range
 from .experiment import run
 from .results import Result
+from .stop import asked, finishing, stoppable
 
 # %% ../nbs/16a_spread.ipynb #671c5305
 def run_spread(
@@ -31,10 +35,24 @@ def run_spread(
     if processes > 1:
         work = json.dumps(dict(config=dataclasses.asdict(config), seed=seed, root=root and str(root), again=again))
         launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m", "ctm.spread"]
-        done = subprocess.run([sys.executable, "-m", *launch, work], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{processes} processes failed:\n{done.stderr[-3000:]}")
+        code, said = _launch([sys.executable, "-m", *launch, work])
+        if code:
+            raise RuntimeError(f"{processes} processes failed:\n{said[-3000:]}")
     return run(config, seed, root, again and processes == 1)
+
+# %% ../nbs/16a_spread.ipynb #f4fd269e
+def _launch(command: list[str]) -> tuple[int, str]:
+    "Exit code and errors of torchrun; a stop is handed on, and waits until all processes have saved."
+    with stoppable(), finishing(), tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        while process.poll() is None:
+            if asked():
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+            time.sleep(0.1)
+        errors.seek(0)
+        found = process.returncode, errors.read()
+    return found
 
 
 def main() -> None:

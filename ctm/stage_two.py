@@ -30,7 +30,9 @@ from .feed import loader, part_of
 from .masked import WithMasks, score_masked, write_pseudo_masks
 from .metrics import SegmentationScores
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
+from .processes import describe_batch, memory_for, my_turn
 from .results import Result, load_result, result_path
+from .stop import drop_lock, stoppable
 from .views import center_view
 
 # %% ../nbs/22b_stage_two.ipynb #bc1227ce
@@ -63,9 +65,10 @@ def predict_masks(
 ) -> Iterator[dict]:  # image (B, K, H, W), mask and pred (B, H, W), name
     "Masks of all images; no label and no mask is looked at."
     device = next(network.parameters()).device
-    for batch in loader(part_of(dataset), batch_size):
+    for index, batch in enumerate(loader(part_of(dataset), batch_size)):
         image, mask = (center_view(batch[key], size or batch["mask"].shape[1:]) for key in ("image", "mask"))
-        pred = mean_prob(network, image.to(device), scales, flip).argmax(1).cpu()
+        with memory_for(lambda i=index, b=batch: describe_batch("segmentation", i, b)):
+            pred = mean_prob(network, image.to(device), scales, flip).argmax(1).cpu()
         yield dict(image=image, mask=mask, pred=pred, name=batch["name"])
 
 # %% ../nbs/22b_stage_two.ipynb #bc580d2b
@@ -97,32 +100,32 @@ def run_segmentation(
     **fit_options,  # of `fit_segmentation`: num_workers, devices, precision, ...
 ) -> Result:  # saved under runs/results, of stage 2
     "Train a segmentation network on masks and score it; read from disk if it was run before."
-    for scale in scales:
-        check_range("scale", scale, 0.1, 10)
     supervision, tested = Supervision(config, seed, root, masks, labels), testing_name(scales, flip)
     (embedded, source), fitted = data_identity(config, root), f"stage2-{supervision.name}-{segmentation.key()}"
-    variant = fitted + (f"-{tested}" if tested else "")
+    variant = f"{fitted}-{tested}".removesuffix("-")
     path = result_path(config, seed, embedded, source, variant=variant)
-    if path.exists() and not again:
-        return load_result(path)
-    val = load_dataset(config, "val", root)
-    check_masks(val)
-    about = dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
     folder = run_folder(result_path(config, seed, embedded, source, variant=fitted))
-    if again:
-        shutil.rmtree(folder, ignore_errors=True)
-    data, marks, facts = supervision.load()
-    start = time.monotonic()  # stage one's seconds are its own
-    network = fit_segmentation(segmentation, data, config.img_size, folder, seed, marks, **fit_options)
-    save_model(network, folder / "network.safetensors")
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
-    batches = predict_masks(network, val, config.img_size, segmentation.batch_size, scales, flip)
-    home = folder / ("masks" + (f"-{tested}" if tested else ""))
-    metrics = score_predictions(saving(batches, home, val.mask_colors, "pred"), len(val.mask_classes))
-    seconds = round(time.monotonic() - start, 1)
-    extra = about | facts | dict(segmentation=dataclasses.asdict(segmentation), classes=val.mask_classes)
-    result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
-    return load_result(result.save())
+    if path.exists() and not again:
+        drop_lock(folder)
+        return load_result(path)
+    with stoppable(), my_turn(folder):
+        if path.exists() and not again:  # another run has made it meanwhile
+            return load_result(path)
+        check_masks(val := load_dataset(config, "val", root))
+        about = dict(stage=2, variant=variant, masks=supervision.name, testing=tested or "plain")
+        if again:
+            shutil.rmtree(folder, ignore_errors=True)
+        (data, marks, facts), start = supervision.load(), time.monotonic()  # stage one's seconds are its own
+        network = fit_segmentation(segmentation, data, config.img_size, folder, seed, marks, **fit_options)
+        save_model(network, folder / "network.safetensors")
+        network.to("cuda" if torch.cuda.is_available() else "cpu")
+        batches = predict_masks(network, val, config.img_size, segmentation.batch_size, scales, flip)
+        home = folder / ("masks" + (f"-{tested}" if tested else ""))
+        metrics = score_predictions(saving(batches, home, val.mask_colors, "pred"), len(val.mask_classes))
+        seconds = round(time.monotonic() - start, 1)
+        extra = about | facts | dict(segmentation=dataclasses.asdict(segmentation), classes=val.mask_classes)
+        result = Result(metrics, dataclasses.asdict(config), seed, embedded, seconds, source, extra=extra)
+        return load_result(result.save())
 
 # %% ../nbs/22b_stage_two.ipynb #9ef06311
 def segmentation_path(
@@ -191,6 +194,8 @@ def testing_name(
     flip: bool,  # as `mean_prob`
 ) -> str:  # empty for one plain pass
     "What was averaged at test time, for names."
+    for scale in scales:
+        check_range("scale", scale, 0.1, 10)
     parts = ["scales" + "+".join(f"{s:g}" for s in scales)] if tuple(scales) != (1.0,) else []
     return "-".join(parts + ["flip"] * flip)
 

@@ -84,9 +84,8 @@ for number, (made, (notebook, given, needs)) in enumerate(JOBS.items()):
         input: needs
         params:
             notebook=repo_root() / "nbs" / f"{notebook}.ipynb",
-            part=made.removesuffix(".ipynb") + ".part.ipynb",
             given=given,
         threads: 1
         shell:
-            "OMP_NUM_THREADS={threads} papermill {params.notebook} {params.part:q} -y {params.given:q} "
-            "--no-progress-bar </dev/null && mv {params.part:q} {output:q}"
+            "OMP_NUM_THREADS={threads} python -m ctm.execute {params.notebook} {output:q} -y {params.given:q} "
+            "--no-progress-bar </dev/null"

@@ -1,0 +1,644 @@
+"""Experiments on survival, each with a count: `python tests/survive.py` records them in figures/survive.json.
+
+Runs are children of this process, which has imported what they need and nothing else; they are killed at random
+moments, or at a random one of the file operations of a phase, found by an audit hook.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import nbformat  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import rasterio  # noqa: E402
+import torch  # noqa: E402
+from lightning.pytorch.callbacks import Callback  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from ctm.checkpoint import load_model  # noqa: E402
+from ctm.config import load_config, load_dataset  # noqa: E402
+from ctm.core import PARTIAL, repo_root, versions, write_whole  # noqa: E402
+from ctm.experiment import mask_batches, run, saving  # noqa: E402
+from ctm.files import open_raster  # noqa: E402
+from ctm.fit import fit  # noqa: E402
+from ctm.loop import read_log  # noqa: E402
+from ctm.model import ClassTokenViT  # noqa: E402
+from ctm.raster import mask_file  # noqa: E402
+from ctm.results import load_results  # noqa: E402
+from ctm.saver import read_checkpoint  # noqa: E402
+from ctm.stop import RESUME  # noqa: E402
+from ctm.synthetic import make  # noqa: E402
+from ctm.windows import Masker  # noqa: E402
+
+ROOT = repo_root()
+TINY = dict(embed_dim=16, depth=1, num_heads=2, epochs=3, batch_size=16)
+EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.truncate")
+
+
+# What is run
+
+
+def task_run(place: Path, **options) -> dict:
+    "Fit, checkpoints, cache, masks as PNG, Result; what it says, bit for bit."
+    run(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", **options)
+    return outcome(place)
+
+
+def outcome(place: Path) -> dict:
+    "Metrics, log and masks of the one run below a folder."
+    (found,) = load_results(place / "runs" / "results")
+    (folder,) = (p for p in (place / "runs" / "fits").iterdir() if p.is_dir())
+    masks = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("masks/*.png"))))
+    return dict(metrics=found.metrics, extra=found.extra, masks=masks.hexdigest(), log=read_log(folder).to_csv())
+
+
+def task_rasters(place: Path) -> dict:
+    "Masks of georeferenced rasters."
+    torch.manual_seed(0)
+    config = load_config("kvasir_seg", "demo", **TINY | dict(img_size=(32, 32)))
+    model = ClassTokenViT(3, img_size=32, patch_size=8, embed_dim=16, depth=1, num_heads=2).eval()
+    ones, colors = np.ones(3, np.float32), ("#117733", "#999933", "#882255")
+    masker = Masker(model, config, 100 * ones, 50 * ones, ("a", "b", "c"), colors, None)
+    found = {}
+    for source in sorted((place / "rasters").glob("*.tif")):
+        target = place / "runs" / "rasters" / source.name
+        counts = mask_file(masker, source, target, 32, maps=target.with_name(f"maps-{source.name}"), block=256)
+        with rasterio.open(target) as file:
+            found[source.name] = [counts, hashlib.sha256(file.read().tobytes()).hexdigest(), str(file.crs)]
+    return found
+
+
+def prepare_place(place: Path) -> None:
+    "The data of both."
+    (place / "data").symlink_to(make("kvasir_seg", place / "made", n=8))
+    (place / "rasters").mkdir()
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 255, (3, 600, 500), np.uint8)
+        options = dict(height=600, width=500, count=3, dtype="uint8", crs="EPSG:32632")
+        options |= dict(transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6))
+        with rasterio.open(place / "rasters" / f"{seed}.tif", "w", driver="GTiff", **options) as file:
+            file.write(pixels)
+
+
+# How it is started, watched and killed
+
+
+class Watch:
+    "Counts a process's file operations on paths that fit a pattern, and acts at one of them."
+
+    def __init__(self, pattern: str, at: int = 0, action=None):
+        self.pattern, self.at, self.action, self.seen = re.compile(pattern), at, action, 0
+
+    def __call__(self, event: str, args: tuple) -> None:
+        if event in EVENTS and self.seen >= 0:
+            if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
+                if not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR):
+                    return
+            if any(
+                isinstance(arg, str | bytes | os.PathLike) and self.pattern.search(os.fsdecode(arg)) for arg in args
+            ):
+                self.seen += 1
+                if self.seen == self.at:
+                    self.action()
+
+
+def kill_after(seconds: float):
+    "Kill this process a moment later, whatever it does then."
+
+    def act():
+        kill = lambda: (time.sleep(seconds), os.kill(os.getpid(), signal.SIGKILL))  # noqa: E731
+        threading.Thread(target=kill, daemon=True).start()
+
+    return act
+
+
+def start(task, place: Path, watch: Watch | None = None, **options) -> int:
+    "A child that does a task and leaves its outcome; its process number."
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.environ["CTM_RUNS"] = str(place / "runs")
+        log = os.open(place / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1), os.dup2(log, 2)
+        torch.set_num_threads(1)
+        if watch:
+            sys.addaudithook(watch)
+        found = task(place, **options)
+        (place / "outcome.json").write_text(json.dumps(found, sort_keys=True))
+        (place / "seen.json").write_text(json.dumps(watch.seen if watch else 0))
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush(), sys.stderr.flush(), os._exit(code)
+
+
+def end(pid: int) -> int:
+    "Its exit code; -9 if it was killed."
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def done(task, place: Path, watch: Watch | None = None, **options) -> int:
+    "Start a child and wait for it."
+    return end(start(task, place, watch, **options))
+
+
+def said(place: Path) -> str:
+    "What the children have written to their screens."
+    return (place / "said.txt").read_text() if (place / "said.txt").exists() else ""
+
+
+READERS = {
+    ".ckpt": read_checkpoint,
+    ".json": lambda path: json.loads(path.read_text()),
+    ".png": lambda path: Image.open(path).load(),
+    ".csv": pd.read_csv,
+    ".npy": np.load,
+    ".safetensors": load_model,
+    ".ipynb": lambda path: nbformat.validate(nbformat.read(path, 4)),
+    ".jpg": lambda path: Image.open(path).load(),
+}
+
+
+def read_tif(path: Path) -> None:
+    with open_raster(path) as file:
+        file.read()
+
+
+def broken(folder: Path) -> list[str]:
+    "Files under their full names that cannot be read to their end."
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
+            try:
+                (READERS | {".tif": read_tif, ".sha256": Path.read_text}).get(path.suffix, Path.read_bytes)(path)
+            except Exception as error:
+                found.append(f"{path.name}: {error!r:.200}")
+    return found
+
+
+def left_over(folder: Path) -> list[str]:
+    "Temporary files, locks and half-made folders."
+    return [str(p.relative_to(folder)) for p in folder.rglob("*") if p.name.startswith(".") or PARTIAL in p.name]
+
+
+# Experiments: each returns counts
+
+
+def fresh(stack: list) -> Path:
+    "An empty place with links to the data, removed at the end."
+    place = Path(tempfile.mkdtemp(prefix="survive-"))
+    stack.append(place)
+    for name in ("data", "rasters"):
+        (place / name).symlink_to(stack[0] / name)
+    return place
+
+
+def whole(task, stack: list, pattern: str = "^$", **options) -> tuple[dict, int, float]:
+    "Outcome of an uninterrupted run, how many file operations fit the pattern, and its seconds."
+    place, begun = fresh(stack), time.monotonic()
+    assert done(task, place, Watch(pattern), **options) == 0, said(place)
+    return got(place), json.loads((place / "seen.json").read_text()), time.monotonic() - begun
+
+
+def got(place: Path) -> dict | None:
+    file = place / "outcome.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+PHASES = {  # what is written -> task, paths, longest delay until the kill in seconds, kills
+    "fitting": (task_run, None, 0.0, 8),
+    "checkpoint": (task_run, r"/\.?last", 0.004, 6),
+    "cache": (task_run, r"/cache/", 0.01, 5),
+    "PNG masks": (task_run, r"/\.?masks", 0.004, 5),
+    "GeoTIFF masks": (task_rasters, r"/runs/rasters", 0.3, 5),
+    "Result": (task_run, r"/results/", 0.002, 5),
+}
+
+
+def experiment_kill(stack: list, rng: random.Random, short: bool) -> dict:
+    "SIGKILL at random moments."
+    found = {}
+    for name, (task, pattern, delay, kills) in PHASES.items():
+        kills = 1 if short else kills
+        counts = dict(kills=0, same=0, broken=[], left=[])
+        expected, events, seconds = whole(task, stack, pattern or "^$")
+        while counts["kills"] < kills:
+            place = fresh(stack)
+            if pattern:
+                code = done(task, place, Watch(pattern, rng.randint(1, events), kill_after(rng.uniform(0, delay))))
+            else:
+                pid = start(task, place)
+                time.sleep(rng.uniform(0.2, 0.9) * seconds)
+                os.kill(pid, signal.SIGKILL)
+                code = end(pid)
+            if code != -signal.SIGKILL:
+                continue  # it had ended
+            counts["kills"] += 1
+            counts["broken"] += broken(place / "runs")
+            again = done(task, place)
+            counts["same"] += again == 0 and got(place) == expected
+            counts["left"] += left_over(place / "runs")
+        found[name] = counts
+    return found
+
+
+def experiment_kill_command(stack: list, rng: random.Random, short: bool) -> dict:
+    "SIGKILL of commands: a report notebook, and the preparation of data."
+    found = dict(
+        notebook=kill_notebook(stack, rng, 0 if short else 4), data_prep=kill_data_prep(stack, rng, 1 if short else 5)
+    )
+    return {name: counts for name, counts in found.items() if counts["kills"]}
+
+
+def report(place: Path) -> subprocess.Popen:
+    "A report notebook on the tiny run."
+    given = dict(dataset="kvasir_seg", root=str(place / "data"), changes=TINY)
+    command = [
+        sys.executable,
+        "-m",
+        "ctm.execute",
+        str(ROOT / "nbs" / "sensitivity.ipynb"),
+        str(place / "runs" / "out.ipynb"),
+    ]
+    (place / "runs").mkdir(exist_ok=True)
+    options = dict(env=os.environ | dict(CTM_RUNS=str(place / "runs")), stdin=subprocess.DEVNULL, cwd=ROOT)
+    with open(place / "said.txt", "a") as log:
+        return subprocess.Popen(
+            [*command, "-y", json.dumps(given), "--no-progress-bar"], stderr=log, stdout=log, **options
+        )
+
+
+def kill_notebook(stack: list, rng: random.Random, kills: int) -> dict:
+    counts, place, begun = dict(kills=0, same=0, broken=[], left=[]), fresh(stack), time.monotonic()
+    if not kills:
+        return counts
+    assert report(place).wait() == 0, said(place)
+    expected, seconds = outcome(place), time.monotonic() - begun
+    while counts["kills"] < kills:
+        place = fresh(stack)
+        process = report(place)
+        time.sleep(rng.uniform(0.3, 0.95) * seconds)
+        process.kill()
+        if process.wait() != -signal.SIGKILL:
+            continue
+        counts["kills"] += 1
+        counts["broken"] += broken(place / "runs")
+        counts["same"] += report(place).wait() == 0 and outcome(place) == expected
+        counts["left"] += left_over(place / "runs")
+    return counts
+
+
+def kill_data_prep(stack: list, rng: random.Random, kills: int) -> dict:
+    import test_data_prep as prep
+
+    counts, server, place = dict(kills=0, same=0, broken=[], left=[]), prep.Server(), fresh(stack)
+    server.files = prep.kvasir(place)
+    contents = lambda root: {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}  # noqa: E731
+    begun = time.monotonic()
+    server.plan = ["slow"]
+    assert prep.start(server, place / "runs", 0.05).wait() == 0
+    expected, seconds = contents(place / "runs"), time.monotonic() - begun
+    while counts["kills"] < kills:
+        place = fresh(stack)
+        server.plan = ["slow"]
+        process = prep.start(server, place / "runs", 0.05)
+        time.sleep(rng.uniform(0.2, 0.98) * seconds)
+        process.kill()
+        if process.wait() != -signal.SIGKILL:
+            continue
+        counts["kills"] += 1
+        counts["broken"] += broken(place / "runs") if (place / "runs").exists() else []
+        server.plan = []
+        counts["same"] += prep.start(server, place / "runs").wait() == 0 and contents(place / "runs") == expected
+        counts["left"] += [p for p in left_over(place / "runs") if p not in expected]
+    server.http.shutdown()
+    return counts
+
+
+def experiment_stop(stack: list, rng: random.Random, short: bool) -> dict:
+    "SIGTERM, SIGUSR1 or a time limit at random moments: code 75, at once; then as if nothing had been."
+    expected, _, seconds = whole(task_run, stack)
+    counts = dict(stops=0, code_75=0, same=0, mid_epoch=0, slowest=0.0, broken=[], left=[])
+    while counts["stops"] < (3 if short else 15):
+        place, workers = fresh(stack), counts["stops"] % 3
+        how = rng.choice([signal.SIGTERM, signal.SIGUSR1])
+        pid = start(task_run, place, num_workers=workers)
+        time.sleep(rng.uniform(0.2, 0.8) * seconds)
+        os.kill(pid, how)
+        asked = time.monotonic()
+        code = end(pid)
+        if code in (0, -how):  # had ended, or not begun
+            continue
+        counts["stops"] += 1
+        counts["slowest"] = max(counts["slowest"], round(time.monotonic() - asked, 2))
+        counts["code_75"] += code == RESUME
+        if code != RESUME:
+            print("stopped with", code, said(place)[-3000:], file=sys.stderr)
+        counts["broken"] += broken(place / "runs")
+        for last in (place / "runs").glob("fits/*/last.ckpt"):
+            counts["mid_epoch"] += "batches" in read_checkpoint(last)
+        counts["same"] += done(task_run, place, num_workers=workers) == 0 and got(place) == expected
+        counts["left"] += left_over(place / "runs")
+    place, starts = fresh(stack), 1
+    while (code := done(task_limited, place, seconds=seconds / 3)) == RESUME:
+        starts += 1
+    return counts | dict(starts_under_a_time_limit=starts, same_under_a_time_limit=code == 0 and got(place) == expected)
+
+
+def task_limited(place: Path, seconds: float) -> dict:
+    "The run, in slices of time."
+    import ctm.stop
+
+    ctm.stop.START, os.environ["CTM_TIME_LIMIT"] = time.monotonic(), str(seconds)
+    return task_run(place)
+
+
+FULL = {  # what is written -> task, paths
+    "checkpoint": (task_run, r"/\.last\.partial-"),
+    "its checksum": (task_run, r"/\.last\.ckpt\.partial-"),
+    "log": (task_run, r"/\.log\.partial-"),
+    "model": (task_run, r"/\.model\.partial-"),
+    "cache": (task_run, r"/cache/\..*\.partial-"),
+    "PNG masks": (task_run, r"/\.masks/\..*\.partial-"),
+    "GeoTIFF masks": (task_rasters, r"/rasters/\.[^/]*\.partial-"),
+    "Result": (task_run, r"/results/\..*\.partial-"),
+}
+
+
+def experiment_full(stack: list, rng: random.Random, short: bool) -> dict:
+    "A file system of 64 MB that fills up when a file is begun: one error, nothing lost, and on once there is room."
+    if "SURVIVE_SMALL" not in os.environ:
+        small = tempfile.mkdtemp(prefix="survive-small-")
+        again = [sys.executable, __file__, "full", "--seed", str(rng.randint(0, 99)), *(["--short"] if short else [])]
+        mount = f'mount -t tmpfs -o size=64m tmpfs {small} && exec "$@"'
+        ran = subprocess.run(
+            ["unshare", "-rm", "sh", "-c", mount, "sh", *again],
+            env=os.environ | dict(SURVIVE_SMALL=small), capture_output=True, text=True,
+        )  # fmt: skip
+        os.rmdir(small)
+        if ran.returncode:
+            return (
+                dict(not_permitted=ran.stderr[-300:])
+                if "Traceback" not in ran.stderr
+                else dict(error=ran.stderr[-2000:])
+            )
+        return json.loads(ran.stdout)["full"]
+    small, found, expected = Path(os.environ["SURVIVE_SMALL"]), {}, {}
+    for name, (task, pattern) in FULL.items():
+        if task not in expected:
+            expected[task] = whole(task, stack)[0]
+        place = fresh(stack)
+        (place / "runs").symlink_to(small / name.replace(" ", "-"))
+        (small / name.replace(" ", "-")).mkdir()
+        ballast = small / "ballast"
+
+        def fill(ballast=ballast):
+            with open(ballast, "wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(1 << 16))
+                except OSError:
+                    pass
+
+        at = 2 if name in ("checkpoint", "its checksum", "log") else 1
+        code = done(task, place, Watch(pattern, at, fill))
+        errors = [line for line in said(place).splitlines() if "DiskFullError: " in line]
+        clear = code == 1 and bool(errors) and bool(re.search(r"/\S+: no room: .*bytes needed", errors[-1]))
+        counts = dict(clear=clear, said=errors[-1:], broken=broken(small), left=left_over(small))
+        counts["said"] = [line.replace(str(small.resolve()), "DISK") for line in counts["said"]]
+        ballast.unlink(missing_ok=True)
+        found[name] = counts | dict(same=done(task, place) == 0 and got(place) == expected[task])
+    return found
+
+
+def experiment_two(stack: list, rng: random.Random, short: bool) -> dict:
+    "Two runs of one configuration at once; in the second half the first one is killed while the other waits."
+    expected, _, seconds = whole(task_run, stack)
+    counts = dict(pairs=0, waited=0, same=0, first_killed=0, broken=[], left=[])
+    for number in range(2 if short else 6):
+        place = fresh(stack)
+        first = start(task_run, place)
+        time.sleep(rng.uniform(0, 0.1) * seconds)
+        second = start(task_run, place)
+        killed = number % 2 == 1
+        if killed:
+            while "waiting for it" not in said(place):
+                time.sleep(0.01)
+            holder = int(re.search(r"another run \(process (\d+)", said(place))[1])
+            os.kill(holder, signal.SIGKILL)
+            counts["first_killed"] += 1
+        codes = sorted(end(pid) for pid in (first, second))
+        counts["pairs"] += 1
+        counts["waited"] += "waiting for it" in said(place)
+        counts["same"] += codes == ([-9, 0] if killed else [0, 0]) and got(place) == expected
+        counts["broken"] += broken(place / "runs")
+        counts["left"] += left_over(place / "runs")
+    return counts
+
+
+def experiment_damaged(stack: list, rng: random.Random, short: bool) -> dict:
+    "The last checkpoint loses or changes bytes: noticed, the one before is used, the end is the same."
+    expected, events, _ = whole(task_run, stack, r"/\.last\.partial-")
+    counts = dict(damaged=0, said=0, same=0, left=[])
+    for number in range(2 if short else 8):
+        place = fresh(stack)
+        third = 2 * events // 3 + 1  # of three epochs
+        assert done(task_run, place, Watch(r"/\.last\.partial-", third, kill_after(0))) == -signal.SIGKILL
+        (last,) = place.glob("runs/fits/*/last.ckpt")
+        content = bytearray(last.read_bytes())
+        at = rng.randrange(len(content))
+        if number % 2:
+            del content[at:]
+        else:
+            content[at] ^= 1 << rng.randrange(8)
+        last.write_bytes(content)
+        counts["damaged"] += 1
+        counts["same"] += done(task_run, place) == 0 and got(place) == expected
+        counts["said"] += "the state before it is used" in said(place)
+        counts["left"] += left_over(place / "runs")
+    return counts
+
+
+def rest() -> dict:
+    "Memory and open files of this process."
+    kilobytes = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+    return dict(mb=round(int(kilobytes) / 1024, 1), files=len(os.listdir("/proc/self/fd")))
+
+
+class Sampler(Callback):
+    "Remembers what the process holds."
+
+    def __init__(self, every: int):
+        self.every, self.seen = every, []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        if trainer.global_step % self.every == 0:
+            self.seen.append(dict(step=trainer.global_step) | rest())
+
+
+def task_long(place: Path, steps: int, masks: int) -> dict:
+    "Many steps, many masks."
+    config = load_config("kvasir_seg", "demo", **TINY | dict(batch_size=2))
+    train, val = (load_dataset(config, split, place / "data") for split in ("train", "val"))
+    per_epoch = -(-len(train) // 2)
+    config = load_config("kvasir_seg", "demo", **TINY | dict(batch_size=2, epochs=-(-steps // per_epoch)))
+    sampler = Sampler(max(1, steps // 20))
+    model = fit(config, train, val, place / "runs" / "fit", callbacks=[sampler])
+
+    class Many(type(val)):
+        "The same images under many names."
+
+        def __init__(self):
+            self.__dict__.update(val.__dict__)
+            self.names = [f"{index:05d}" for index in range(masks)]
+
+        def read(self, index: int):
+            return val.read(index % len(val))
+
+        def read_label(self, index: int):
+            return val.read_label(index % len(val))
+
+    seen = []
+    for index, _ in enumerate(saving(mask_batches(model, Many(), config), place / "runs" / "masks", val.mask_colors)):
+        if 2 * index % max(1, masks // 20) == 0:
+            seen.append(dict(masks=2 * index) | rest())
+    written = sum(1 for _ in (place / "runs" / "masks").iterdir())
+    return dict(steps=sampler.seen, masks=seen, written=written)
+
+
+def experiment_long(stack: list, rng: random.Random, short: bool) -> dict:
+    "Memory and open files over 2,000 steps and 10,000 masks: a quarter of the way in, and at the end."
+    place = fresh(stack)
+    steps, masks = (60, 200) if short else (2000, 10_000)
+    assert done(task_long, place, steps=steps, masks=masks) == 0, said(place)
+    found, counts = got(place), {}
+    for name in ("steps", "masks"):
+        series = found[name]
+        early, late = series[len(series) // 4], series[-1]
+        counts[name] = dict(early=early, late=late, more_mb=round(late["mb"] - early["mb"], 1))
+        counts[name] |= dict(more_files=late["files"] - early["files"])
+    return counts | dict(written=found["written"])
+
+
+def experiment_determinism(stack: list, rng: random.Random, short: bool) -> dict:
+    "The same metrics with 0, 1 and 2 workers, from other folders, in other locales."
+    installed = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout.split()
+    wanted = ["C", "POSIX", "C.utf8", "de_DE.utf8", "tr_TR.utf8"]
+    cases = [dict(workers=n) for n in (0, 1, 2)] + [dict(cwd="/"), dict(cwd=str(ROOT / "nbs"))]
+    cases += [dict(locale=name) for name in wanted if name in installed] + [dict(TZ="Asia/Kolkata", PYTHONHASHSEED="7")]
+    cases = [dict(workers=1, cwd="/", locale="C"), dict(workers=2, PYTHONHASHSEED="7")] if short else cases
+    expected, counts = whole(task_run, stack)[0], dict(runs=0, same=0, cases=[])
+    for case in cases:
+        place = fresh(stack)
+        env = os.environ | dict(LC_ALL=case.get("locale", "C.utf8"), PYTHONPATH=str(ROOT))
+        env |= {name: case[name] for name in ("TZ", "PYTHONHASHSEED") if name in case}
+        command = [sys.executable, __file__, "one", "--place", str(place), "--workers", str(case.get("workers", 0))]
+        subprocess.run(command, env=env, cwd=case.get("cwd", ROOT), check=True, capture_output=True)
+        counts["runs"] += 1
+        counts["same"] += got(place) == expected
+        counts["cases"].append({name: "nbs" if "/nbs" in str(value) else value for name, value in case.items()})
+    return counts | dict(locales_missing=[name for name in wanted if name not in installed])
+
+
+def experiment_bad(stack: list, rng: random.Random, short: bool) -> dict:
+    "Broken images among good ones: refused by name, or skipped and each one named."
+    counts = dict(sets=0, images=0, refused_by_name=0, skipped_each_named=0)
+    for number in range(1 if short else 6):
+        place = fresh(stack)
+        (place / "data").unlink()
+        (place / "data").symlink_to(make("kvasir_seg", place / "made", n=8))
+        images = sorted((place / "made").rglob("images/*.jpg"))
+        chosen = rng.sample(images, rng.randint(1, len(images) // 2))
+        for image in chosen:
+            content = image.read_bytes()
+            image.write_bytes(content[: rng.randrange(20, len(content) // 2)])
+        counts["sets"] += 1
+        counts["images"] += len(chosen)
+        os.environ["CTM_CACHE"] = "off" if number % 2 else ""
+        code = done(task_run, place)
+        counts["refused_by_name"] += code == 1 and any(
+            "BadFileError" in line and any(str(i.name) in line for i in chosen) for line in said(place).splitlines()
+        )
+        (place / "said.txt").unlink()
+        code = done(task_skip, place)
+        counts["skipped_each_named"] += code == 0 and each_named(place, chosen)
+    os.environ.pop("CTM_CACHE", None)
+    return counts
+
+
+def each_named(place: Path, chosen: list) -> bool:
+    "Whether each image stands in one of the reports: training and validation have one each."
+    lines = "\n".join(line for line in said(place).splitlines() if "skipped" in line)
+    return all(image.name in lines for image in chosen)
+
+
+def task_skip(place: Path) -> dict:
+    "The run without broken images."
+    plain = load_config("kvasir_seg", "demo", **TINY)
+    config = load_config("kvasir_seg", "demo", **TINY, data=plain.data | dict(bad="skip"))
+    return dict(metrics=run(config, 0, place / "data").metrics)
+
+
+EXPERIMENTS = {
+    name.removeprefix("experiment_"): function for name, function in globals().items() if name.startswith("experiment_")
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="of experiments; none: all", metavar="|".join(EXPERIMENTS))
+    parser.add_argument("--out", help="a JSON file; none: the screen")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="a few of each, as CI does")
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.names == ["one"]:
+        os.environ["CTM_RUNS"] = str(args.place / "runs")
+        (args.place / "outcome.json").write_text(json.dumps(task_run(args.place, num_workers=args.workers)))
+        return
+    found, data, begun = {}, Path(tempfile.mkdtemp(prefix="survive-data-")), time.monotonic()
+    assert os.waitstatus_to_exitcode(os.waitpid(start(lambda place: prepare_place(place), data), 0)[1]) == 0, said(data)
+    for name in args.names or EXPERIMENTS:
+        stack = [data]
+        try:
+            found[name] = EXPERIMENTS[name](stack, random.Random(f"{args.seed} {name}"), args.short)
+        finally:
+            for place in stack[1:]:
+                subprocess.run(["rm", "-rf", str(place)], check=True)
+        print(name, json.dumps(found[name])[:400], file=sys.stderr, flush=True)
+    subprocess.run(["rm", "-rf", str(data)], check=True)
+    facts = dict(command="python tests/survive.py --out figures/survive.json", seed=args.seed, versions=versions())
+    facts |= dict(seconds=round(time.monotonic() - begun), short=args.short) if args.out else {}
+    if args.names and args.out and Path(args.out).exists():  # the others as they were
+        found = {
+            name: value for name, value in json.loads(Path(args.out).read_text()).items() if name in EXPERIMENTS
+        } | found
+    text = json.dumps((facts if args.out else {}) | found, indent=1)
+    write_whole(args.out, text + "\n") if args.out else print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"Nothing is lost: short versions of tests/survive.py, and numbers that no training should meet."
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctm.config import load_config
+from ctm.data import ImageDataset
+from ctm.experiment import mask_batches, score_masks
+from ctm.fit import fit
+from ctm.loop import NonFiniteLossError
+from ctm.processes import OutOfMemoryError
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = ("kill", "kill_command", "stop", "full", "two", "damaged", "long", "determinism", "bad")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    out = tmp_path_factory.mktemp("survive") / "survive.json"
+    command = [sys.executable, str(ROOT / "tests" / "survive.py"), "--short", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+def check_equal_ends(counts, times):
+    assert counts["same"] == counts[times] > 0, counts
+    assert not counts.get("broken") and not counts["left"], counts
+
+
+def test_every_experiment_is_tested(found):
+    assert set(EXPERIMENTS) == found.keys() - {"command", "seed", "versions", "seconds", "short"}
+
+
+@pytest.mark.parametrize("name", ["kill", "kill_command"])
+def test_killed_anywhere(found, name):
+    for counts in found[name].values():
+        check_equal_ends(counts, "kills")
+
+
+def test_asked_to_stop(found):
+    counts = found["stop"]
+    check_equal_ends(counts, "stops")
+    assert counts["code_75"] == counts["stops"] and counts["same_under_a_time_limit"]
+
+
+def test_full_disk(found):
+    if "not_permitted" in found["full"]:
+        pytest.skip(f"no small file system may be mounted here: {found['full']['not_permitted']}")
+    for what, counts in found["full"].items():
+        assert counts["clear"] and counts["same"] and not counts["broken"] and not counts["left"], (what, counts)
+
+
+def test_two_at_once(found):
+    check_equal_ends(found["two"], "pairs")
+    assert found["two"]["waited"] == found["two"]["pairs"]
+
+
+def test_damaged_checkpoint(found):
+    check_equal_ends(found["damaged"], "damaged")
+    assert found["damaged"]["said"] == found["damaged"]["damaged"]
+
+
+def test_long_runs_hold_no_more(found):
+    assert found["long"]["steps"]["more_files"] == found["long"]["masks"]["more_files"] == 0, found["long"]
+
+
+def test_same_everywhere(found):
+    assert found["determinism"]["same"] == found["determinism"]["runs"]
+
+
+def test_bad_images(found):
+    counts = found["bad"]
+    assert counts["refused_by_name"] == counts["skipped_each_named"] == counts["sets"], counts
+
+
+# Numbers
+
+
+class Made(ImageDataset):
+    "Images of noise whose masks are given."
+
+    name, source, classes, colors = "made", "made", ("a", "b", "c"), ("#117733", "#999933", "#882255")
+    background, share, upright, embedded, rgb, about = None, 0.0, False, True, (0, 1, 2), ""
+    mean, std = np.zeros(3, np.float32), np.ones(3, np.float32)
+
+    def __init__(self, masks, scale=1.0):
+        self.masks, self.scale, self.names = masks, scale, [f"image-{i}" for i in range(len(masks))]
+
+    def read(self, index):
+        noise = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(index))
+        return (self.scale * noise).numpy(), self.masks[index]
+
+
+def flat(*values):
+    return [np.full((16, 16), value, np.uint8) for value in values]
+
+
+def halves(*pairs):
+    return [np.repeat([[a], [b]], 8, 0).repeat(16, 1).astype(np.uint8) for a, b in pairs]
+
+
+CASES = {
+    "a class that never occurs": flat(0, 1, 0, 1, 0),
+    "a class in every image": halves((0, 1), (0, 2), (0, 1), (0, 2)),
+    "all classes in all images": [np.arange(256, dtype=np.uint8).reshape(16, 16) % 3] * 3,
+    "no class in any image": flat(255, 255, 255),
+    "one image": flat(1),
+    "fewer images than a batch": flat(0, 1, 2),
+}
+SMALL = dict(img_size=(16, 16), in_chans=3, embed_dim=16, depth=1, num_heads=2, epochs=2, batch_size=8)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("start", ["even", "frequency"])
+def test_odd_data_are_trained_and_scored(case, start, tmp_path):
+    data, config = Made(CASES[case]), load_config(**SMALL, logit_start=start, classifier="per_class")
+    model = fit(config, data, data, tmp_path)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    found = score_masks(mask_batches(model, data, config), 3)
+    labelled = any((mask != 255).any() for mask in CASES[case])
+    assert 0 <= found["classifier_accuracy"] <= 1
+    assert (found["miou"] == found["miou"]) == labelled  # NaN where nothing can be scored
+    present = {int(v) for mask in CASES[case] for v in np.unique(mask)} - {255}
+    assert all(found["iou"][c] in (None, 0.0) for c in set(range(3)) - present)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("change", [dict(lr=1e30), dict(gate_lr=1e30), dict(lam=1e38)])
+def test_numbers_that_explode_name_the_batch(change, precision, tmp_path):
+    data = Made(flat(0, 1, 2, 0, 1, 2, 0, 1))
+    config = load_config(**SMALL | dict(epochs=6, batch_size=2) | change)
+    try:
+        model = fit(config, data, data, tmp_path, precision=precision)
+    except NonFiniteLossError as error:
+        assert "image-" in str(error) and "Lower lr or gate_lr" in str(error)
+    else:
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_images_beyond_half_precision_are_refused_or_trained(tmp_path):
+    data = Made(flat(0, 1, 2, 0), scale=1e30)  # overflows float16, not float32
+    try:
+        model = fit(load_config(**SMALL), data, data, tmp_path, precision="bf16-mixed")
+    except (NonFiniteLossError, ValueError) as error:
+        assert "image-" in str(error)
+    else:
+        assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("place", ["fit", "masks"])
+def test_too_little_memory_names_batch_size_and_remedy(place, tmp_path, monkeypatch):
+    data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL)
+
+    def lack(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model = None if place == "fit" else fit(config, data, data, tmp_path)
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lack)
+    with pytest.raises(OutOfMemoryError) as error:
+        if place == "fit":
+            fit(config, data, data, tmp_path)
+        else:
+            next(mask_batches(model, data, config))
+    for part in (
+        "batch 0",
+        "image-",
+        "image 4x3x16x16",
+        "too little memory",
+        "lower batch_size or img_size",
+        "2.00 GiB",
+    ):
+        assert part in str(error.value), part
