@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .bare import as_dataset
 from .config import Config
-from .core import check_choice, check_range
+from .core import check_choice
 from .data import ImageDataset
 from .metrics import SegmentationScores
 from .model import ClassTokenViT, _layer_indices
@@ -161,9 +161,10 @@ def checked(
     elif name == "token" and value is not None:
         check_choice(name, value, range(model.num_classes))
     elif name == "layers":
+        value = [value] if isinstance(value, int) else value
         value = tuple(sorted(_layer_indices(value, model.class_layer, len(model.blocks))))
     elif name == "heads" and value is not None:
-        value = tuple(sorted(value))
+        value = (value,) if isinstance(value, int) else tuple(sorted(value))
         for head in value or (None,):
             check_choice("head", head, range(explorer.total))
     elif name == "fused" and value and model.evidence is None:
@@ -172,7 +173,8 @@ def checked(
         cut_level(torch.zeros(1, 1, 1, 1), value)
     elif name == "patch" and value is not None:
         value = tuple(value)
-        check_range("patch", min(value), 0)
+        if len(value) != 2 or not all(isinstance(place, int) and place >= 0 for place in value):
+            raise ValueError(f"patch={value} is none: give (row, column), both from 0")
     elif name in CHOICES:
         check_choice(name, value, CHOICES[name])
     return value

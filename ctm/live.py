@@ -47,6 +47,7 @@ class Explore(w.VBox):
         self.grid.add_class("ctm-wide")
         below = row([self.grid, self.prob, self.patch])
         super().__init__([*rows, self.text, row(self.pictures), below, w.HBox([self.keep, live])])
+        self.add_class("ctm-explorer")
         for widget in [*c.values(), *self.layers.children[1:], *self.heads.children[1:]]:
             widget.observe(self.changed, "value")
         for picture in self.pictures:

@@ -79,7 +79,7 @@ def percent(value: float) -> str:
     "A share as percent, a dash where there is none."
     return "-" if np.isnan(value) else f"{100 * value:.0f}%"
 
-
+# %% ../nbs/28c_panels.ipynb #7b62fcad
 def panels(
     explorer: Explorer,  # its data's colours and names
     look: Look,  # to be shown
@@ -107,7 +107,7 @@ def panels(
         return found
     return [*found, Panel("truth", over(rgb, look.truth, colors), f"truth: {shares_of(look.truth, values)}")]
 
-
+# %% ../nbs/28c_panels.ipynb #e2087dca
 def shares_of(
     mask: Tensor,  # (H, W)
     names: tuple[str, ...],  # of its values
@@ -181,7 +181,11 @@ def still(
     left.set(xticks=range(heads), yticks=range(layers), xlabel="head", ylabel="layer")
     left.tick_params(labelsize=7, length=0)
     open_heads = int((~look.heads.isnan()).all((2, 3)).sum())
-    left.set_title(f"heads of “{shortened([name])}”: {open_heads} of {layers * heads} open, others hatched", fontsize=9)
+    left.set_title(
+        f"heads of “{shortened([name])}”: {open_heads} of {layers * heads} open, others hatched",
+        fontsize=9,
+        parse_math=False,
+    )
     bars(middle, explorer, look, look.prob, "class probability (• given label)")
     middle.set_xlim(0, 1)
     row, column = look.patch
@@ -189,7 +193,7 @@ def still(
     figure.suptitle(summary(explorer, look), fontsize=10, parse_math=False)
     return figure
 
-
+# %% ../nbs/28c_panels.ipynb #7b2d64ba
 def summary(
     explorer: Explorer,  # its data
     look: Look,  # to be told

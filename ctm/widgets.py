@@ -54,6 +54,10 @@ function render({ model, el }) {
     url = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
     image.src = url;
   };
+  image.onload = () => {  // by now all controls are there; ipywidgets leaves its sliders without a name
+    for (const handle of document.querySelectorAll(".ctm-explorer .noUi-handle:not([aria-label])"))
+      handle.setAttribute("aria-label", handle.closest(".widget-hslider").querySelector("label").textContent);
+  };
 """
 
 # %% ../nbs/28d_widgets.ipynb #36933268
@@ -120,7 +124,7 @@ STYLE = """
 .ctm-error { color: #B00020; background: #FFFFFF; padding: 0 4px; }
 """
 
-
+# %% ../nbs/28d_widgets.ipynb #ae32cde0
 class Picture(AnyWidget):
     "A picture of rows and columns; one cell is marked, by pointer or arrow keys (Escape: none)."
 
@@ -132,7 +136,7 @@ class Picture(AnyWidget):
     place = t.List([-1, -1]).tag(sync=True)  # row, column of the mark; -1: none
     numbered = t.Bool(False).tag(sync=True)  # rows and columns bear numbers
 
-
+# %% ../nbs/28d_widgets.ipynb #56eead6d
 def png_bytes(
     picture: np.ndarray,  # (h, w, 3) uint8
 ) -> bytes:  # of a PNG
@@ -194,7 +198,7 @@ def make_controls(
     found["image"].layout.width, found["level"].disabled = "300px", kind == "mean"
     return found
 
-
+# %% ../nbs/28d_widgets.ipynb #1626d4f1
 def toggles(
     name: str,  # "layers" or "heads"
     numbers: range,  # to be chosen from

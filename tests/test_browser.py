@@ -214,6 +214,8 @@ def test_the_keyboard_reaches_everything(page):
 def test_pictures_have_words(page, lab):
     alts = [picture(page, i).get_attribute("alt") for i in range(6)]
     assert all(len(alt) > 20 for alt in alts), alts
+    names = page.evaluate("[...document.querySelectorAll('.noUi-handle')].map(x => x.ariaLabel)")
+    assert names == ["image", "level"]
     assert "hatched" in page.locator(".ctm-title").nth(HEADS).inner_text()
     assert not lab.errors
 
