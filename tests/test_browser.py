@@ -1,0 +1,245 @@
+"The attention explorer in JupyterLab, operated in a real browser (pip install 'ctm[browser]', and a Chromium)."
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+ROOT = Path(__file__).resolve().parents[1]
+CELLS = (
+    """import torch, ctm
+from ctm.config import build_model, load_config, load_dataset
+from ctm.synthetic import make
+config = load_config("dfc2020", "demo", embed_dim=32, depth=3, num_heads=4, patch_evidence=True)
+data = load_dataset(config, "val", make("dfc2020", "data", n=16))
+torch.manual_seed(0)
+model = build_model(config, len(data.classes)).eval()
+model.blocks[1].attn.head_gate.log_alpha.data[1:] = -5""",
+    "ctm.explore(model, data, threshold='value:0.6')",
+)
+IMAGE, CLASS_MAP, BINARY, MASK, TRUTH, HEADS = range(6)  # pictures from left to right, then the grid
+
+
+class Lab:
+    "A JupyterLab of its own, and what the tests ask of it."
+
+    def __init__(self, home):
+        self.home, self.token, self.errors = home, secrets.token_hex(8), []
+        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
+        kernel = dict(name="python3", display_name="Python 3", language="python")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), home / "x.ipynb")
+        news = home / ".settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+        news.parent.mkdir(parents=True)
+        news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        own = dict(PYTHONPATH=str(ROOT), CTM_RUNS=str(home / "runs"), CTM_CACHE="off", OMP_NUM_THREADS="1")
+        own |= {f"JUPYTERLAB_{name.upper()}_DIR": str(home / f".{name}") for name in ("settings", "workspaces")}
+        own |= dict(JUPYTER_CONFIG_DIR=str(home / ".config"), IPYTHONDIR=str(home / ".ipython"))
+        options = ["--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={self.url.rsplit(':')[-1]}"]
+        options += [f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={home}"]
+        log = (home / "lab.log").open("w")
+        env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | own
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        self.process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log)
+        for _ in range(300):
+            try:
+                self.ask("status")
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise RuntimeError((home / "lab.log").read_text()[-2000:])
+
+    def ask(self, path, method="GET"):
+        request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
+        request.add_header("Authorization", f"token {self.token}")
+        with urllib.request.urlopen(request) as answer:
+            return json.loads(answer.read() or "null")
+
+    def open(self, browser):
+        page = browser.new_page(viewport=dict(width=1400, height=1000))
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(f"{self.url}/lab/tree/x.ipynb?reset&token={self.token}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        return page
+
+
+def menu(page, *names):
+    page.locator(f'.lm-MenuBar-item:has-text("{names[0]}")').click()
+    page.locator(f'.lm-Menu-item:has-text("{names[1]}")').first.click()
+
+
+def keep(page, name):
+    "A screenshot to be looked at, where CTM_SCREENSHOTS names a folder."
+    if os.environ.get("CTM_SCREENSHOTS"):
+        page.screenshot(path=str(Path(os.environ["CTM_SCREENSHOTS"], f"{name}.png")))
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    yield lab
+    lab.process.terminate()
+    lab.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(lab, browser):
+    "The notebook after `Run All Cells`."
+    page = lab.open(browser)
+    page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python 3")', timeout=60_000)
+    page.wait_for_selector('text="Python 3 (ipykernel) | Idle"', timeout=60_000)  # before it, a run asks for a kernel
+    menu(page, "Run", "Run All Cells")
+    page.wait_for_selector(".ctm-image", timeout=120_000)
+    page.wait_for_function("document.querySelectorAll('.ctm-image').length == 6", timeout=30_000)
+    keep(page, "explorer")
+    return page
+
+
+def picture(page, place):
+    return page.locator(".ctm-image").nth(place)
+
+
+def changes(page, place, act):
+    "Do something; milliseconds until the picture is another one, a failure where it stays."
+    old, start = picture(page, place).get_attribute("src"), time.perf_counter()
+    act()
+    script = "([i, old]) => document.querySelectorAll('.ctm-image')[i].src != old"
+    page.wait_for_function(script, arg=[place, old], timeout=15_000)
+    return round(1000 * (time.perf_counter() - start))
+
+
+def choose(page, name, value):
+    box = page.locator(f'.widget-dropdown:has(label:text-is("{name}")) select')
+    return lambda: box.select_option(label=value)
+
+
+def slide(page, name, key="ArrowRight"):
+    handle = page.locator(f'.widget-hslider:has(label:text-is("{name}")) .noUi-handle')
+    return lambda: handle.press(key)
+
+
+def tick(page, name):
+    return page.locator(f'.widget-checkbox:has-text("{name}") input').click
+
+
+def press(page, row, number):
+    return page.locator(".ctm-toggles").nth(row).locator(f'button:text-is("{number}")').click
+
+
+def at(page, place, x, y):
+    "A click at a share of a picture's width and height."
+    cells = page.locator(".ctm-cells").nth(place)
+    return lambda: cells.click(position=dict(x=x * cells.bounding_box()["width"], y=y * cells.bounding_box()["height"]))
+
+
+def test_each_control_changes_what_it_should(page):
+    steps = {
+        "image": (IMAGE, slide(page, "image")),
+        "class": (CLASS_MAP, choose(page, "class", "urban")),
+        "level": (BINARY, slide(page, "level", "PageUp")),
+        "fill": (MASK, choose(page, "fill", "none")),
+        "threshold": (BINARY, choose(page, "threshold", "quantile")),
+        "merge": (MASK, choose(page, "merge", "argmax")),
+        "labels": (MASK, choose(page, "labels", "given")),
+        "refine": (BINARY, choose(page, "refine", "color")),
+        "gated": (CLASS_MAP, tick(page, "gated")),
+        "fused": (CLASS_MAP, tick(page, "fused")),
+        "layer": (CLASS_MAP, press(page, 0, 2)),
+        "head": (CLASS_MAP, press(page, 1, 3)),
+        "a head in the grid": (CLASS_MAP, at(page, HEADS, 0.1, 0.1)),
+    }
+    milliseconds = {name: changes(page, place, act) for name, (place, act) in steps.items()}
+    print(milliseconds)  # pytest -s shows them
+    keep(page, "explorer-operated")
+    assert "marked: row 0, column 0" in picture(page, HEADS).get_attribute("alt")
+    page.locator(".ctm-cells").nth(HEADS).focus()
+    changes(page, CLASS_MAP, lambda: page.keyboard.press("Escape"))  # all heads again
+    assert "nothing marked" in picture(page, HEADS).get_attribute("alt")
+
+
+def test_a_patch_is_picked_by_pointer_and_keys(page):
+    bars = page.locator(".ctm-bars caption").nth(1)
+    at(page, MASK, 0.44, 0.70)()  # of 8 x 8 patches
+    sync_api.expect(bars).to_have_text("attention to the patch in row 5, column 3")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    sync_api.expect(bars).to_have_text("attention to the patch in row 6, column 4")
+    alt = picture(page, IMAGE).get_attribute("alt")
+    assert "marked: row 6, column 4" in alt, "the mark is on every picture"
+    assert page.locator(".ctm-bars").nth(1).locator("tbody tr, tr").count() == 8
+
+
+def test_the_keyboard_reaches_everything(page):
+    controls = ".widget-hslider .noUi-handle, .widget-dropdown select, .widget-checkbox input, .ctm-toggles button, "
+    controls += '.ctm-cells, button[title="for the saved notebook"]'
+    page.evaluate(
+        "found => [...document.querySelectorAll(found)].filter(x => !x.disabled && !x.hasAttribute('disabled'))"
+        ".forEach((x, i) => x.dataset.control = i)",
+        controls,
+    )
+    wanted = set(page.evaluate("[...document.querySelectorAll('[data-control]')].map(x => x.dataset.control)"))
+    page.locator('[data-control="0"]').focus()
+    seen = set()
+    for _ in range(2 * len(wanted)):
+        seen.add(page.evaluate("document.activeElement.dataset.control || ''"))
+        page.keyboard.press("Tab")
+    assert len(wanted) > 20
+    assert wanted <= seen, "a control that Tab does not reach"
+
+
+def test_pictures_have_words(page, lab):
+    alts = [picture(page, i).get_attribute("alt") for i in range(6)]
+    assert all(len(alt) > 20 for alt in alts), alts
+    names = page.evaluate("[...document.querySelectorAll('.noUi-handle')].map(x => x.ariaLabel)")
+    assert names == ["image", "level"]
+    assert "hatched" in page.locator(".ctm-title").nth(HEADS).inner_text()
+    assert not lab.errors
+
+
+def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
+    still = page.locator("figure[class^=ctm-still] img")
+    assert not still.is_visible(), "where the explorer is alive, the still picture is hidden"
+    before = still.get_attribute("src")
+    page.locator('button:text-is("keep this view")').click()
+    page.wait_for_function(
+        "old => document.querySelector('figure[class^=ctm-still] img').src != old", arg=before, timeout=15_000
+    )
+    menu(page, "File", "Save Notebook")
+    page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+    kept = [dict(o["data"]) for o in nbformat.read(lab.home / "x.ipynb", 4).cells[1].outputs]
+    assert before not in kept[1]["text/html"], "what was found is what is saved"
+    assert list(kept[0]) == ["application/vnd.jupyter.widget-view+json", "text/plain"]
+    page.close()
+    for session in lab.ask("sessions"):
+        lab.ask(f"sessions/{session['id']}", "DELETE")
+    again = lab.open(browser)
+    still = again.locator("figure[class^=ctm-still] img")
+    sync_api.expect(still).to_be_visible(timeout=30_000)
+    again.wait_for_timeout(1000)  # the widget is given up
+    sync_api.expect(again.locator("text=Error displaying widget")).to_be_hidden()
+    assert "pixel accuracy" in still.get_attribute("alt")
+    keep(again, "explorer-saved")
