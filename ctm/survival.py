@@ -29,7 +29,7 @@ def ends_table(
     parts += [("two at once", "", "pairs", found["two"]), ("last checkpoint damaged", "", "damaged", found["damaged"])]
     parts += [("disk full", what, None, counts) for what, counts in found["full"].items()]
     rows = []
-    for event, what, times, counts in parts:
+    for name, what, times, counts in parts:
         row = {
             "event": event,
             "while writing": what,
