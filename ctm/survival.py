@@ -31,7 +31,7 @@ def ends_table(
     rows = []
     for name, what, times, counts in parts:
         row = {
-            "event": event,
+            "event": name,
             "while writing": what,
             "times": counts[times] if times else 1,
             "same end": int(counts["same"]),
