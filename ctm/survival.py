@@ -29,9 +29,9 @@ def ends_table(
     parts += [("two at once", "", "pairs", found["two"]), ("last checkpoint damaged", "", "damaged", found["damaged"])]
     parts += [("disk full", what, None, counts) for what, counts in found["full"].items()]
     rows = []
-    for event, what, times, counts in parts:
+    for name, what, times, counts in parts:
         row = {
-            "event": event,
+            "event": name,
             "while writing": what,
             "times": counts[times] if times else 1,
             "same end": int(counts["same"]),
@@ -46,8 +46,8 @@ def growth_table(
 ) -> pd.DataFrame:  # one row per kind of work
     "Memory and open files of one process: a quarter of the way in, and at the end."
     rows = {}
-    for name in ("steps", "masks"):
+    for name, count in (("steps", "step"), ("masks", "masks")):
         times = dict(before=found["long"][name]["early"], after=found["long"][name]["late"])
         values = {f"{kind} {when}": at[kind] for kind in ("mb", "files") for when, at in times.items()}
-        rows[f"{times['before'][name]:,} to {times['after'][name]:,} {name}"] = values
+        rows[f"{times['before'][count]:,} to {times['after'][count]:,} {name}"] = values
     return pd.DataFrame(rows).T

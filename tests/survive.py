@@ -425,10 +425,12 @@ def experiment_full(stack: list, rng: random.Random, short: bool) -> dict:
         code = done(task, place, Watch(pattern, at, fill))
         errors = [line for line in said(place).splitlines() if "DiskFullError: " in line]
         clear = code == 1 and bool(errors) and bool(re.search(r"/\S+: no room: .*bytes needed", errors[-1]))
-        counts = dict(clear=clear, said=errors[-1:], broken=broken(small), left=left_over(small))
-        counts["said"] = [line.replace(str(small.resolve()), "DISK") for line in counts["said"]]
+        counts = dict(clear=clear, said=errors[-1:], broken=broken(small))
+        for known in (str(small.resolve()), str(place)):
+            counts["said"] = [line.replace(known, "DISK") for line in counts["said"]]
         ballast.unlink(missing_ok=True)
-        found[name] = counts | dict(same=done(task, place) == 0 and got(place) == expected[task])
+        counts["same"] = done(task, place) == 0 and got(place) == expected[task]
+        found[name] = counts | dict(left=left_over(small))
     return found
 
 
