@@ -95,7 +95,7 @@ def panels(
     where = f"largest in row {row}, column {column} of {amap.shape[0]} x {amap.shape[1]} patches"
     found = [
         Panel("image", (255 * rgb).round().astype(np.uint8), f"image {look.name}"),
-        Panel(f"class map, {least:.2g} to {most:.2g}", heat(amap), f"attention of the class token of {shown}, {where}"),
+        Panel(f"class map, {least:.3g} to {most:.3g}", heat(amap), f"attention of the class token of {shown}, {where}"),
         Panel(
             f"binary map, {percent(claimed)} of pixels",
             np.where(look.binary.numpy()[..., None], 255, 0).astype(np.uint8).repeat(3, 2),
