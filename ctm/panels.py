@@ -139,7 +139,11 @@ def bars(
     order, names = ranked_classes(values, look), explorer.data.classes
     dots = [" •" if look.label is not None and look.label[c] else "" for c in order]
     ax.barh(
-        range(len(order)), values[order], color=[explorer.data.colors[c] for c in order], edgecolor="#444444", lw=0.6
+        range(len(order)),
+        values[order].numpy(),
+        color=[explorer.data.colors[c] for c in order],
+        edgecolor="#444444",
+        lw=0.6,
     )
     ax.set_yticks(
         range(len(order)),
