@@ -127,7 +127,7 @@ def ranked_classes(
     best = values.argsort(descending=True, stable=True).tolist()
     return best[:most] if look.token in best[:most] else [*best[: most - 1], look.token]
 
-
+# %% ../nbs/28c_panels.ipynb #c53e9977
 def bars(
     ax: Axes,  # to be drawn on
     explorer: Explorer,  # names and colours
