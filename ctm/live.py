@@ -135,7 +135,7 @@ def show(
     grid.cells, grid.png = [layers, heads], png_bytes(heads_picture(look))
     grid.place = [explorer.layers[0], explorer.heads[0]] if one else [-1, -1]
     row, column = look.patch
-    small, attending = "{:.3f}".format, look.attending
+    small, attending = "{:.4f}".format, look.attending
     top = max(attending.max().item(), look.maps[look.token].max().item())
     panel.prob.value = bar_table(explorer, look, look.prob, "class probability (• given label)", 1.0)
     title = f"attention to the patch in row {row}, column {column}"

@@ -95,7 +95,7 @@ def panels(
     where = f"largest in row {row}, column {column} of {amap.shape[0]} x {amap.shape[1]} patches"
     found = [
         Panel("image", (255 * rgb).round().astype(np.uint8), f"image {look.name}"),
-        Panel(f"class map, {least:.2g} to {most:.2g}", heat(amap), f"attention of the class token of {shown}, {where}"),
+        Panel(f"class map, {least:.3g} to {most:.3g}", heat(amap), f"attention of the class token of {shown}, {where}"),
         Panel(
             f"binary map, {percent(claimed)} of pixels",
             np.where(look.binary.numpy()[..., None], 255, 0).astype(np.uint8).repeat(3, 2),
@@ -127,7 +127,7 @@ def ranked_classes(
     best = values.argsort(descending=True, stable=True).tolist()
     return best[:most] if look.token in best[:most] else [*best[: most - 1], look.token]
 
-
+# %% ../nbs/28c_panels.ipynb #c53e9977
 def bars(
     ax: Axes,  # to be drawn on
     explorer: Explorer,  # names and colours
@@ -139,7 +139,11 @@ def bars(
     order, names = ranked_classes(values, look), explorer.data.classes
     dots = [" •" if look.label is not None and look.label[c] else "" for c in order]
     ax.barh(
-        range(len(order)), values[order], color=[explorer.data.colors[c] for c in order], edgecolor="#444444", lw=0.6
+        range(len(order)),
+        values[order].numpy(),
+        color=[explorer.data.colors[c] for c in order],
+        edgecolor="#444444",
+        lw=0.6,
     )
     ax.set_yticks(
         range(len(order)),
