@@ -227,7 +227,7 @@ def methods_figure(
             )
         ax.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="mIoU, percent", yticks=range(len(names)))
         ax.set_yticklabels(names, fontsize=8)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(figure_text(title, 80), fontsize=9)
         ax.grid(axis="y", lw=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()

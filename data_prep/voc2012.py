@@ -11,6 +11,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
+from ctm.guard import inside, reading
 from ctm.picture import voc_palette
 
 VOC = "VOCdevkit/VOC2012"
@@ -52,6 +53,15 @@ def palette() -> list[int]:  # 768 numbers
     return voc_palette().ravel().tolist()
 
 
+def read_sbd(file: Path) -> np.ndarray:  # (H, W) uint8
+    "A mask of SBD."
+    with reading(file, "cannot be read as an SBD mask", "fetch it again"):
+        mask = loadmat(file, variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
+        if mask.ndim != 2 or mask.dtype.kind not in "iu":
+            raise ValueError(f"holds {mask.ndim} dimensions of {mask.dtype}")
+        return mask.astype(np.uint8)
+
+
 def add_sbd(folder: Path, root: Path) -> None:
     "SBD's part of train_aug: the list, unless one was given, and masks in VOC's format where VOC has none."
     lists = root / VOC / "ImageSets/Segmentation"
@@ -68,11 +78,7 @@ def add_sbd(folder: Path, root: Path) -> None:
     for name in tqdm(chosen, desc="SBD masks", disable=None, leave=False):
         if (root / VOC / "SegmentationClass" / f"{name}.png").exists():
             continue
-        try:
-            mask = loadmat(folder / "cls" / f"{name}.mat", variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
-            image = Image.fromarray(mask.astype(np.uint8), mode="P")
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise BadFileError(f"cls/{name}.mat cannot be read as an SBD mask ({error})") from error
+        image = Image.fromarray(read_sbd(inside(folder / "cls", f"{name}.mat", links=False)), mode="P")
         image.putpalette(colours)
         image.save(folder / "masks" / f"{name}.png")
 
