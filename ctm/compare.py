@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from .baselines import BASELINES, baseline_config, run_baseline
 from .config import Config, data_identity, load_config, load_dataset
 from .experiment import run, run_folder
+from .guard import figure_text
 from .masked import WithMasks
 from .network import load_segmentation_config
 from .results import Result, keep, published, result_path

@@ -190,7 +190,7 @@ def save_table(
     "Write runs/tables/NAME.csv and NAME.tex, each whole or not at all; the caption stands in both."
     path, bold = runs_root() / "tables" / f"{file_part(name, 200)}.csv", {c: set(best_rows(table, c)) for c in columns}
     with atomic_path(path) as temporary:
-        temporary.write_text(f"# {plain(caption, 1000)}\n" + table.to_csv(index=False))
+        temporary.write_text(f"# {plain(caption, 1000)}\n" + table.to_csv(index=False), "utf-8", "replace")
     tex = table.astype(str).map(_escaped).rename(columns=_escaped)
     for column, rows in bold.items():
         tex[_escaped(column)] = [f"\\textbf{{{v}}}" if i in rows else v for i, v in enumerate(tex[_escaped(column)])]

@@ -24,7 +24,6 @@ ARCHIVES = [
         unpacked=2_000_000_000,
         urls=(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
         ),
         checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
         holds=("JPEGImages", "SegmentationClass", "Annotations", "ImageSets"),
@@ -89,7 +88,6 @@ SBD = Archive(
     unpacked=300_000_000,  # only the class masks are unpacked
     urls=(
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
     ),
     checksum="md5:82b4d87ceb2ed10f6038a1cba92111cb",
     keep=r"/(cls/[^/]+\.mat|train\.txt|val\.txt)$",
