@@ -78,7 +78,8 @@ def mask_figure(
         for ax, c in zip(row[3:], best, strict=False):
             ax.imshow(item["maps"][c].cpu(), cmap="magma")
             absent = "" if item["label"][c] else ", absent"
-            ax.set_title(f"{figure_text(dataset.classes[c], 24)} {item['prob'][c]:.2f}{absent}", fontsize=6.5)
+            name = figure_text(dataset.classes[c], 24)
+            ax.set_title(f"{name} {item['prob'][c]:.2f}{absent}", fontsize=6.5)
         for ax in row[3 + len(best) :]:
             ax.set_visible(False)
     for ax, title in zip(axes[0], ("image", "truth", "pseudo-mask"), strict=False):

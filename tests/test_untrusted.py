@@ -37,7 +37,7 @@ from ctm.cache import cached  # noqa: E402
 from ctm.checkpoint import load_checkpoint, load_model  # noqa: E402
 from ctm.core import BadFileError, DatasetNotFoundError  # noqa: E402
 from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012  # noqa: E402
-from ctm.files import LARGEST, band_count, image_size, read_image, read_mask  # noqa: E402
+from ctm.files import band_count, image_size, read_image, read_mask  # noqa: E402
 from ctm.model import ClassTokenViT  # noqa: E402
 from ctm.picture import describe_samples, legend, shortened  # noqa: E402
 from ctm.pretrained import load_backbone  # noqa: E402
@@ -260,7 +260,7 @@ def test_bomb(kind, tmp_path, monkeypatch):
 
 
 def test_a_large_honest_raster_is_read_in_parts(tmp_path):
-    side = int((LARGEST / 8) ** 0.5) // 4096 * 4096 + 4096  # in one piece just too large
+    side = int((guard.LARGEST / 8) ** 0.5) // 4096 * 4096 + 4096  # in one piece just too large
     file = tmp_path / "a.tif"
     tiles = dict(tiled=True, blockxsize=4096, blockysize=4096, compress="deflate", zlevel=1)
     with rasterio.open(file, "w", driver="GTiff", width=side, height=side, count=1, dtype="float64", **tiles) as out:

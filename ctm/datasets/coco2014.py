@@ -88,9 +88,7 @@ def rasterise(
         for polygon in outline:
             numbers = all(isinstance(v, int | float) and -side <= v <= 2 * side for v in polygon)
             if len(polygon) < 6 or len(polygon) % 2 or not numbers:
-                raise BadFileError(
-                    f"{bad} a polygon of {len(polygon)} numbers: need pairs x, y of 3 points or more, at the image"
-                )
+                raise BadFileError(f"{bad} a polygon of {len(polygon)} numbers: need pairs x, y of 3 points or more")
         return rle.decode(rle.merge(rle.frPyObjects(outline, *size))).astype(bool)
 
 
