@@ -51,7 +51,7 @@ def load_model(
         model.load_state_dict(state)
     return model
 
-
+# %% ../nbs/13_checkpoint.ipynb #2115b35f
 def _check_options(options: dict, state: dict[str, Tensor]) -> None:
     "Refuse options that ask for another file, or for a model that the file's weights could not fill."
     blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}

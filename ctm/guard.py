@@ -113,7 +113,7 @@ def read_json(
     with reading(path, wrong, remedy):
         return json.loads(read_text(path))
 
-
+# %% ../nbs/00d_guard.ipynb #1c89fd9a
 def read_array(
     path: str | Path,  # .npy
 ) -> np.ndarray:  # mapped, not read: pages come when they are used

@@ -75,7 +75,7 @@ def mutate(
         del out[a : a + int(rng.integers(1, 64))]
     return how, bytes(mend(out) if rng.random() < 0.5 else out)
 
-
+# %% ../nbs/28_mutants.ipynb #d6dd52a7
 def mend(
     data: bytearray,  # of a PNG perhaps
 ) -> bytearray:  # the same with right checksums, so that damage reaches what lies behind them

@@ -89,10 +89,8 @@ def mask_figure(
     seen = {int(v) for item in items for part in ("mask", "pseudo_mask") for v in item[part].unique() if v != IGNORE}
     keep = [v for v in range(len(dataset.mask_classes)) if v in seen or len(dataset.mask_classes) <= 8]
     legend(figure, *([part[v] for v in keep[:24]] for part in (dataset.mask_classes, dataset.mask_colors)))
-    figure.suptitle(
-        f"{figure_text(data_name(result), 80)}: pixel accuracy at the left, class maps with their probability at the right",
-        fontsize=9,
-    )
+    about = "pixel accuracy at the left, class maps with their probability at the right"
+    figure.suptitle(f"{figure_text(data_name(result), 80)}: {about}", fontsize=9)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     return figure
 

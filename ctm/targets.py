@@ -7,7 +7,8 @@ __all__ = ['Target', 'check_image', 'check_mask', 'check_painted', 'check_labels
            'check_model', 'sbd_files', 'check_sbd', 'weights', 'picture_targets', 'list_targets', 'file_targets',
            'targets']
 
-# %% ../nbs/28a_targets.ipynb #2ecdf1a0
+# %% ../nbs/28a_targets.ipynb #54c10d3f
+import importlib
 import json
 import shutil
 import sys
@@ -97,17 +98,15 @@ def check_coco(path: Path) -> None:
 
 def check_archive(path: Path) -> None:
     "What is unpacked lies in its folder, and is gone afterwards."
-    from unpack import unpack  # data_prep/
-
     out = path.parent / "out"
     try:
-        unpack(path, out)
+        importlib.import_module("unpack").unpack(path, out)  # data_prep/
         assert all(part.is_dir() or (part.is_file() and not part.is_symlink()) for part in out.rglob("*"))
     finally:
         shutil.rmtree(out, ignore_errors=True)
     assert not list(path.parent.glob("b.txt"))
 
-
+# %% ../nbs/28a_targets.ipynb #c6e5e49e
 def check_model(load: Callable, path: Path) -> None:
     "A model that was loaded runs."
     model = load(path)
@@ -125,9 +124,7 @@ def sbd_files(place: Path) -> list[bytes]:
 
 def check_sbd(path: Path) -> None:
     "A mask of SBD."
-    from voc2012 import read_sbd  # data_prep/
-
-    mask = read_sbd(path)
+    mask = importlib.import_module("voc2012").read_sbd(path)  # data_prep/
     assert mask.ndim == 2 and mask.dtype == np.uint8
 
 
@@ -145,7 +142,7 @@ def weights(place: Path) -> dict[str, list[bytes]]:  # kind -> files
     donor = save(VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2).state_dict())
     return dict(model=[ours], network=[second], donor=[donor], reference=[(place / "seed.ckpt").read_bytes()])
 
-
+# %% ../nbs/28a_targets.ipynb #66e03b0c
 def picture_targets(place: Path) -> dict[str, Target]:
     "Readers of pixels."
     found = {kind: Target(f"mutant.{kind}", pictures(kind), check_image) for kind in ("png", "bmp", "webp")}

@@ -213,7 +213,7 @@ def pack(
     with reading(file, "is no instances file of COCO", "fetch it again"):
         return _arrays(coco, file)
 
-
+# %% ../../nbs/datasets/coco2014.ipynb #e8f8569d
 def _arrays(coco: COCO, file: Path) -> dict[str, np.ndarray]:
     "As `pack`."
     ids = np.array(sorted(coco.imgs), np.int64)

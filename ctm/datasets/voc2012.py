@@ -69,7 +69,7 @@ def _label(name: object, label: object) -> np.ndarray:  # (20,) uint8 in {0, 1}
         raise ValueError(f"the label of {name!r:.60} is not {len(CLASSES)} zeros and ones")
     return found.astype(np.uint8)
 
-
+# %% ../../nbs/datasets/voc2012.ipynb #2cd463b7
 def read_cls_labels(
     path: str | Path,  # cls_labels.npy: a pickled dict, id -> (20,) numbers
 ) -> dict[str, np.ndarray]:  # id -> (20,) uint8 in {0, 1}
