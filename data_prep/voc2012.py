@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, TimeoutError
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +55,28 @@ def palette() -> list[int]:  # 768 numbers
 
 
 def read_sbd(file: Path) -> np.ndarray:  # (H, W) uint8
-    "A mask of SBD."
+    "A mask of SBD. A damaged file can kill scipy's reader, so it reads in a process of its own."
     with reading(file, "cannot be read as an SBD mask", "fetch it again"):
-        mask = loadmat(file, variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
-        if mask.ndim != 2 or mask.dtype.kind not in "iu":
-            raise ValueError(f"holds {mask.ndim} dimensions of {mask.dtype}")
-        return mask.astype(np.uint8)
+        try:
+            return _child().submit(_mask, file).result(timeout=20)
+        except (BrokenExecutor, TimeoutError):
+            child, _ = _child(), _child.cache_clear()
+            for process in list((child._processes or {}).values()):
+                process.kill()
+            child.shutdown()
+            raise
+
+
+@cache
+def _child() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1)
+
+
+def _mask(file: Path) -> np.ndarray:
+    mask = loadmat(file, variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
+    if mask.ndim != 2 or mask.dtype.kind not in "iu":
+        raise ValueError(f"holds {mask.ndim} dimensions of {mask.dtype}")
+    return mask.astype(np.uint8)
 
 
 def add_sbd(folder: Path, root: Path) -> None:

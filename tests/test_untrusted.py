@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shlex
 import socket
 import struct
@@ -643,6 +644,36 @@ def test_mutants_end_well():
                 assert end in GOOD, f"{name}, mutant {number} of seed 7: {why}"
                 counts[end] += 1
     assert sum(counts.values()) > 3000 and counts["read"] > 300 and counts["BadFileError"] > 1000
+
+
+@pytest.mark.parametrize("name, numbers", [("geotiff", (2282, 2799, 2904)), ("SBD mat", (43, 640, 2800))])
+def test_mutants_that_hung_or_crashed(name, numbers, tmp_path):
+    "65,281 bands, for which GDAL takes minutes; and MATLAB files that kill scipy's reader."
+    from ctm.fuzz import ending, mutant
+    from ctm.targets import targets
+
+    target = targets(tmp_path)[name]
+    for number in numbers:
+        path = tmp_path / target.place
+        path.write_bytes(mutant(target, name, number, seed=0)[1])
+        assert ending(target, path)[0] == "BadFileError"
+    path.write_bytes(target.files[0])
+    assert ending(target, path)[0] == "read"
+
+
+def test_every_error_is_listed():
+    from ctm.errors import error_classes, error_table
+
+    table = error_table()
+    assert set(table.index) == {kind.__name__ for kind in error_classes()} >= {"BadFileError", "NonFiniteLossError"}
+    named = set()
+    for file in (ROOT / "ctm").rglob("*.py"):
+        found = re.findall(r"^class (\w+)\((.*)\):", file.read_text(), re.M)
+        named |= {name for name, bases in found if re.search(r"(Error|Exception|Warning|Exit)\b", bases)}
+    assert named == set(table.index), "every class of errors is in the table"
+    assert table["meaning"].str.len().min() > 10 and table["remedy"].str.len().min() > 10
+    page = (ROOT / "nbs" / "hostile.ipynb").read_text()
+    assert all(name in page for name in named), "run nbs/hostile.ipynb again"
 
 
 def test_the_recorded_run():
