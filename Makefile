@@ -1,6 +1,7 @@
 # `make` lists the targets. The first one to run builds .venv, once and again when pyproject.toml changes.
 # make PYTHON=python3.12 ...     another interpreter
 # make VENV=$CONDA_PREFIX ...    the environment of environment.yml instead of .venv
+# make LOCK=1 ...                the exact, hashed versions of requirements-ci.txt (Linux, x86-64, Python 3.10 to 3.12)
 # make lab ARGS=--no-browser     options for JupyterLab
 PYTHON ?= python3
 VENV   ?= .venv
@@ -8,10 +9,11 @@ BIN    := $(VENV)/bin
 PRESET ?= demo
 CORES  ?= 2
 ROOTS  ?= {}
+LOCK   ?=
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab docs docs-serve reports paper bench export clean
+.PHONY: help demo test lab docs docs-serve reports paper bench fuzz lock audit export clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +23,8 @@ $(STAMP): pyproject.toml
 	  { echo "ctm needs Python 3.10 or newer and $(PYTHON) is not: try make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	$(if $(LOCK),$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-ci.txt)
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(LOCK),--no-deps --no-build-isolation) -e '.[dev]'
 	@touch $@
 
 # papermill would read the notebook from stdin where that is a pipe
@@ -71,6 +74,16 @@ bench: $(STAMP)  ## measure speed and growth anew, an hour on a machine that doe
 	$(BIN)/papermill nbs/benchmark.ipynb runs/benchmark.ipynb -p measure True </dev/null
 	$(BIN)/papermill nbs/growth.ipynb runs/growth.ipynb -p measure True </dev/null
 	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
+
+fuzz: $(STAMP)  ## 100,000 mutated files for every reader, twenty minutes; writes figures/fuzz.json
+	$(BIN)/python -m ctm.fuzz --count 100000
+
+lock:  ## write requirements-ci.txt anew, exact and hashed (needs uv on the path)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements-ci.txt
+
+audit: $(STAMP)  ## known weaknesses of the locked versions (needs pip-audit on the path, and its database)
+	pip-audit --require-hashes --disable-pip -r requirements-ci.txt
 
 export: $(STAMP)  ## after editing notebooks: write ctm/ and README.md, clean the notebooks
 	$(BIN)/nbdev_export

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from .baselines import BASELINES, baseline_config, run_baseline
 from .config import Config, data_identity, load_config, load_dataset
 from .experiment import run, run_folder
+from .guard import figure_text
 from .masked import WithMasks
 from .network import load_segmentation_config
 from .results import Result, keep, published, result_path
@@ -227,7 +228,7 @@ def methods_figure(
             )
         ax.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="mIoU, percent", yticks=range(len(names)))
         ax.set_yticklabels(names, fontsize=8)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(figure_text(title, 80), fontsize=9)
         ax.grid(axis="y", lw=0.3)
         ax.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0, 0].get_legend_handles_labels()

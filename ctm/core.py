@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTIAL', 'FULL', 'repo_root', 'data_root', 'runs_root', 'locked', 'DiskFullError', 'room_for', 'atomic_path',
-           'write_whole', 'atomic_folder', 'DatasetNotFoundError', 'BadFileError', 'check_choice', 'check_range',
-           'versions']
+           'write_whole', 'atomic_folder', 'OneLine', 'DatasetNotFoundError', 'BadFileError', 'check_choice',
+           'check_range', 'versions']
 
 # %% ../nbs/00_core.ipynb #718ba7d6
 import errno
@@ -188,13 +188,20 @@ def atomic_folder(
         shutil.rmtree(temporary, ignore_errors=True)
         os.close(handle)
 
-# %% ../nbs/00_core.ipynb #1e61f941
-class DatasetNotFoundError(FileNotFoundError):
-    "The folder of a data set, or something it must contain, is missing."
+# %% ../nbs/00_core.ipynb #2f26adc2
+class OneLine:
+    "An error whose message is one line that prints, whatever names are in it (ours)."
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in super().__str__())
 
 
-class BadFileError(ValueError):
-    "A file is there but damaged, or not what it should be."
+class DatasetNotFoundError(OneLine, FileNotFoundError):
+    "The folder of a data set, or something it must contain, is missing. Prepare the data, or pass their folder."
+
+
+class BadFileError(OneLine, ValueError):
+    "A file is there but damaged, hostile, or not what it should be. Fetch, export or write it again."
 
 
 def check_choice(

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['LABEL_COLUMNS', 'FILE_COLUMN', 'KNOWN_COLUMNS', 'SPLITS', 'read_rows', 'LabelTable', 'label_table', 'split_rows']
 
-# %% ../nbs/08c_labels.ipynb #b456496a
+# %% ../nbs/08c_labels.ipynb #a06f0c4b
 import csv
 import difflib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from .core import BadFileError, DatasetNotFoundError, check_range
+from .guard import reading
 
 LABEL_COLUMNS, FILE_COLUMN = ("label", "labels"), "file"
 KNOWN_COLUMNS = (FILE_COLUMN, *LABEL_COLUMNS, "split", "group", "mask")
 SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}  # spelling -> split
 
-# %% ../nbs/08c_labels.ipynb #e7f4fbd6
+# %% ../nbs/08c_labels.ipynb #55961cec
 def read_rows(
     path: str | Path,  # .csv
 ) -> list[dict[str, str]]:  # one per line, values stripped; the key "" holds the line's number
@@ -28,12 +30,12 @@ def read_rows(
     path = Path(path)
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: there is no such table of labels")
-    try:
+    with reading(path, "is not UTF-8", "save it as 'CSV UTF-8'"):
         text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadFileError(f"{path}: is not UTF-8 ({error}); save it as 'CSV UTF-8'") from error
-    reader = csv.reader(text.splitlines())
-    header = [name.strip() for name in next(reader, [])]
+    with reading(path, "is no table", "save it as 'CSV UTF-8'"):
+        reader = csv.reader(io.StringIO(text, newline=None))
+        numbered = [(values, reader.line_num) for values in reader]
+    header = [name.strip() for name in numbered[0][0]] if numbered else []
     if FILE_COLUMN not in header:
         wrong = (
             next((d for d in ";\t|" if FILE_COLUMN in [n.strip() for n in header[0].split(d)]), None) if header else 0
@@ -44,15 +46,15 @@ def read_rows(
     if twice:
         raise BadFileError(f"{path}: has the column {twice[0]!r} twice")
     rows = []
-    for values in reader:
+    for values, line in numbered[1:]:
         if not any(value.strip() for value in values):
             continue
         if len(values) != len(header):
             raise BadFileError(
-                f"{path}, line {reader.line_num}: {len(values)} values for {len(header)} columns; separate the labels "
+                f"{path}, line {line}: {len(values)} values for {len(header)} columns; separate the labels "
                 "of one image by ';', and quote values that hold a comma"
             )
-        rows.append({k: v.strip() for k, v in zip(header, values, strict=True)} | {"": str(reader.line_num)})
+        rows.append({k: v.strip() for k, v in zip(header, values, strict=True)} | {"": str(line)})
     if not rows:
         raise BadFileError(f"{path}: has no rows")
     return rows

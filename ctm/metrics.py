@@ -5,7 +5,10 @@
 # %% auto #0
 __all__ = ['SegmentationScores', 'scores']
 
-# %% ../nbs/07_metrics.ipynb #8581b41f
+# %% ../nbs/07_metrics.ipynb #789a00c0
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -48,6 +51,11 @@ class SegmentationScores(Metric):
     def compute(self) -> dict[str, Tensor]:  # pixel_accuracy (), iou (C,), miou (), in [0, 1]; NaN without pixels
         "Scores of all that was added; the IoU of a class that never occurs is NaN."
         return scores(self.confusion)
+
+    def _wrap_compute(self, compute: Callable) -> Callable:
+        "torchmetrics makes () of what has one element; with one class `iou` stays (1,)."
+        wrapped = super()._wrap_compute(compute)
+        return wraps(compute)(lambda *a, **k: (found := wrapped(*a, **k)) | dict(iou=found["iou"].reshape(-1)))
 
 # %% ../nbs/07_metrics.ipynb #1c3c8fce
 def scores(

@@ -20,12 +20,13 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
-from .core import BadFileError, atomic_path, data_root, versions
+from .core import atomic_path, data_root, versions
 from .data import ImageDataset, evenly, log
 from .datasets.folder import find_images
 from .experiment import mask_batches, score_masks
 from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
+from .guard import figure_text, read_json
 from .picture import legend, paint, to_rgb
 from .raster import mask_file
 from .stop import stoppable
@@ -97,10 +98,7 @@ def _mapping(values: str | Path | dict | None) -> dict | None:
     "Mask values as they are, or from a .json file."
     if values is None or isinstance(values, dict):
         return values
-    try:
-        return json.loads(Path(values).read_text())
-    except (OSError, ValueError) as error:
-        raise BadFileError(f"{values}: is no JSON of class names and mask values ({error})") from error
+    return read_json(values, "is no JSON of class names and mask values", "write it again")
 
 
 def _below(path: str | Path, root: Path) -> str:
@@ -223,7 +221,7 @@ def overview(
         top.imshow(to_rgb(normal, data))
         mask = read_mask(plan.out / "masks" / mask_name(name))
         bottom.imshow(paint(resize_mask(mask, image.shape[1:]), data.mask_colors))
-        top.set_title(name[-24:], fontsize=6)
+        top.set_title(figure_text(name[-24:]), fontsize=6)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     legend(figure, data.mask_classes, data.mask_colors)

@@ -21,13 +21,14 @@ from .core import atomic_path, repo_root
 from .data import ImageDataset
 from .experiment import png_name, run_folder
 from .files import read_mask
+from .guard import read_packed
 from .picture import legend, paint, to_rgb
 from .pseudomask import IGNORE
 from .results import Result, keeping
 from .show import data_name
 from .views import center_view
 
-# %% ../nbs/25_picks.ipynb #bcebbbfe
+# %% ../nbs/25_picks.ipynb #67dac620
 def kept_masks(
     result: Result,  # of `ctm.compare.run_method`
     dataset: ImageDataset,  # its validation images
@@ -37,8 +38,7 @@ def kept_masks(
     "A run's masks: kept, or as the run left them, or made again."
     file = Path(kept or repo_root() / "figures" / "masks") / f"{result.path().stem}.npz"
     if file.exists():
-        with np.load(file, allow_pickle=False) as found:
-            return found["masks"]
+        return read_packed(file, "masks")
     folder = run_folder(result.path()) / "masks"
     if not folder.is_dir():
         again()
@@ -123,7 +123,7 @@ def draw_picks(
     }
     shown = sorted(seen)[:24]
     legend(figure, *([part[v] for v in shown] for part in (dataset.mask_classes, dataset.mask_colors)))
-    figure.suptitle(about, fontsize=9)
+    figure.suptitle(about.replace("$", r"\$"), fontsize=9)
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     return figure
 

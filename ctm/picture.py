@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from .core import check_range, write_whole
+from .guard import figure_text
 from .pseudomask import IGNORE
 
 # %% ../nbs/07a_picture.ipynb #f5d556c7
@@ -121,11 +122,13 @@ def describe_samples(
     ax = figure.add_subplot(grid[2, :])
     colors = dict(zip(dataset.classes, dataset.colors, strict=True))
     ax.bar(range(len(table)), table["images"], color=[colors[name] for name in table.index])
-    ax.set_xticks(range(len(table)), table.index, rotation=40, ha="right", fontsize=7)
+    ax.set_xticks(range(len(table)), [figure_text(n, 24) for n in table.index], rotation=40, ha="right", fontsize=7)
     ax.set_ylabel("images", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     kind = "embedded " if dataset.embedded else ""
-    figure.suptitle(f"{kind}{dataset.name}: image, mask (white: not scored), images per class", fontsize=9, y=0.95)
+    figure.suptitle(
+        f"{kind}{figure_text(dataset.name)}: image, mask (white: not scored), images per class", fontsize=9, y=0.95
+    )
     return figure
 
 # %% ../nbs/07a_picture.ipynb #1c8e67c1
@@ -138,7 +141,7 @@ def shortened(
     if not names:
         return "no class"
     kept = [""]
-    for i, name in enumerate(names):
+    for i, name in enumerate(map(figure_text, names)):
         more = f" +{len(names) - i}"
         if len(kept[-1]) + len(name) + 2 <= width:
             kept[-1] += f", {name}" if kept[-1] else name
@@ -156,5 +159,6 @@ def legend(
     colors: tuple[str, ...],  # "#rrggbb" each
 ) -> None:
     "The classes' colours, in up to three rows."
-    handles = [Patch(color=color, label=name) for name, color in zip(classes, colors, strict=True)]
+    names = [figure_text(name, 24).lstrip("_") or "?" for name in classes]  # matplotlib hides what begins with _
+    handles = [Patch(color=color, label=name) for name, color in zip(names, colors, strict=True)]
     figure.legend(handles=handles, loc="lower center", ncols=min(8, len(handles)), fontsize=7, frameon=False)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['log', 'load_backbone']
 
-# %% ../nbs/03_pretrained.ipynb #919bca53
+# %% ../nbs/03_pretrained.ipynb #4f985f23
 import logging
 
 import timm
@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+
+from .guard import reading
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,12 @@ def load_backbone(
 ) -> list[str]:  # names of the parameters left at their initial value
     "Load a timm Vision Transformer's weights, adapted to the patch, the grid and the channels (ours)."
     state = _read_backbone(source)
+    with reading(source, "not the weights of such a Vision Transformer", "choose another file"):
+        return _load(state, model, source)
+
+
+def _load(state: dict[str, Tensor], model: nn.Module, source: str) -> list[str]:
+    "As `load_backbone`."
     own = model.state_dict()
     kernel = state.get("patch_embed.proj.weight")
     if kernel is None or "pos_embed" not in state or kernel.shape[0] != model.embed_dim:
@@ -47,7 +55,8 @@ def load_backbone(
 def _read_backbone(source: str) -> dict[str, Tensor]:
     "State dict of a local safetensors file, or of a timm model by name."
     if source.endswith(".safetensors"):
-        return load_file(source)
+        with reading(source, "is no file of weights", "fetch it again"):
+            return load_file(source)
     if not timm.is_model(source.split(".")[0]):
         raise ValueError(f"pretrained={source!r} is neither a timm model nor a local .safetensors file")
     return timm.create_model(source, pretrained=True, num_classes=0).state_dict()

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from .core import atomic_path
 from .files import image_size, is_raster, open_raster, read_image, read_raster
+from .guard import plain
 from .picture import color_bytes, save_mask
 from .pseudomask import IGNORE
 from .windows import Masker, block_masks, grid_of
@@ -143,5 +144,5 @@ def describe_raster(
         table = {i: tuple(color) for i, color in enumerate(color_bytes(masker.colors).tolist())}
         file.write_colormap(1, table | {IGNORE: (0, 0, 0, 0)})
     else:
-        file.descriptions = masker.classes
-    file.update_tags(classes=";".join(masker.classes), background=str(masker.background))
+        file.descriptions = [plain(name, 200) for name in masker.classes]
+    file.update_tags(classes=";".join(plain(n, 200) for n in masker.classes), background=str(masker.background))

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .checkpoint import read_torch
 from .core import BadFileError
+from .guard import reading
 from .model import ClassTokenViT, stretch_positions
 
 # %% ../nbs/14_reference.ipynb #d1d311a9
@@ -31,6 +33,12 @@ def load_reference_checkpoint(
 ) -> ClassTokenViT:  # in evaluation mode; sigmoid of its logits = the reference's output
     "A reference model as ours: same probabilities, and with gated=False the same class-to-patch attention."
     state = _reference_state(path)
+    with reading(path, "does not fit the reference's layout", "ask for it again"):
+        return _fill(state, model_kwargs)
+
+
+def _fill(state: dict[str, Tensor], model_kwargs: dict) -> ClassTokenViT:
+    "A model as large as its weights."
     gates = [k for k in state if k.endswith("head_gate.log_alpha")]
     _, c, width = state["cls_token"].shape
     options = dict(
@@ -52,21 +60,14 @@ def load_reference_checkpoint(
     state["pos_embed"] = torch.cat([position[:, :c], patches, position[:, -1:]], 1)
     for index, block in enumerate(model.blocks):
         state.setdefault(f"blocks.{index}.attn.head_gate.log_alpha", torch.full((block.attn.num_heads,), 10.0))
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise BadFileError(f"{path}: does not fit the reference's layout: {error}") from error
+    model.load_state_dict(state)
     return model
 
 # %% ../nbs/14_reference.ipynb #48790ada
 def _reference_state(path: str | Path) -> dict[str, Tensor]:
     "The checkpoint's tensors under our names."
-    try:
-        raw = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch raises many kinds for a damaged or unsafe file
-        raise BadFileError(f"{path}: damaged, or holds more than weights ({str(error)[:200]})") from error
+    with reading(path, "damaged, or holds more than weights", "ask for it again"):
+        raw = read_torch(path)
     raw = raw.get("state_dict", raw) if isinstance(raw, dict) else {}
     state = {}
     for name, tensor in raw.items():

@@ -25,6 +25,7 @@ from .cache import reading_speed
 from .config import DATASETS, MASK_FIELDS, Config, data_identity, load_config, load_dataset
 from .core import BadFileError, check_choice
 from .experiment import run_all
+from .guard import figure_text
 from .loop import NonFiniteLossError
 from .recipes import layout_settings, preset_of
 from .results import METRICS, Result, load_results, published
@@ -203,7 +204,7 @@ def sweep_rows_figure(
     ax.set_xticks(range(len(rows)), [row.name for row in rows])
     ax.set(xlabel=label, ylabel="percent", ylim=(-3, 103))
     first = next(r for row in rows for r in row.results)
-    ax.set_title(f"{data_name(first)}, {first.config['preset']} preset", fontsize=9)
+    ax.set_title(f"{figure_text(data_name(first), 80)}, {first.config['preset']} preset", fontsize=9)
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure

@@ -20,6 +20,7 @@ import pandas as pd
 
 from .config import Config
 from .core import BadFileError, atomic_path, repo_root, runs_root, versions, write_whole
+from .guard import file_part, inside, read_text, reading
 from .processes import join_processes, wait_for_all
 
 METRICS = ("sparsity", "classifier_accuracy", "pixel_accuracy", "miou")  # the rows of Table 8
@@ -77,23 +78,25 @@ def result_path(
 ) -> Path:  # under runs/results
     "The file of a run."
     kind, name = "embedded" if embedded else "real", f"{baseline}-" if baseline else ""
-    stem = f"{config.dataset}-{config.preset}-{kind}-{source}-{name}{config.key()}-seed{seed}"
-    return runs_root() / "results" / f"{stem}{f'-{variant}' if variant else ''}.json"
+    stem = f"{config.dataset}-{config.preset}-{kind}-{file_part(source)}-{name}{config.key()}-seed{seed}"
+    return inside(runs_root() / "results", f"{stem}{f'-{variant}' if variant else ''}.json".replace("/", "_"))
 
 
 def load_result(
     path: str | Path,  # written by `Result.save`
 ) -> Result:  # as saved
     "Read a result; `BadFileError` for a file that is damaged or of another format."
-    try:
-        values = json.loads(Path(path).read_text())
+    with reading(path, "damaged or not a result", "delete it and run again"):
+        values = json.loads(read_text(path))
         if values.pop("format") != FORMAT:
             raise BadFileError(f"{path}: written in another format than {FORMAT}; delete it and run again")
         result = Result(**values)
-        result.settings()
+        kinds = dict(metrics=dict, seed=int, embedded=bool, seconds=int | float, source=str, versions=dict, extra=dict)
+        odd = [name for name, kind in kinds.items() if not isinstance(getattr(result, name), kind)]
+        if odd or not all(isinstance(result.metrics.get(m, 0.0), int | float | None) for m in METRICS):
+            raise ValueError(f"{', '.join(odd) or 'metrics'} of another kind than was written")
+        result.path()
         return result
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise BadFileError(f"{path}: damaged or not a result ({error!r}); delete it and run again") from error
 
 # %% ../nbs/15_results.ipynb #b8c6fe71
 def keep(

@@ -20,6 +20,7 @@ from .config import Config
 from .core import runs_root
 from .data import ImageDataset
 from .experiment import mask_batches, trained_file
+from .guard import figure_text, file_part, plain
 from .picture import legend, paint, to_rgb
 from .pseudomask import IGNORE
 from .results import METRICS, Result, published
@@ -40,7 +41,7 @@ def set_title(
     source: str,  # name of the folder
 ) -> str:  # for titles and file names
     "The data set, marked where it is embedded; one's own folder by its name."
-    return f"embedded {dataset}" if embedded else source if dataset == "folder" else dataset
+    return f"embedded {dataset}" if embedded else plain(source, 40) if dataset == "folder" else dataset
 
 
 def save_figure(
@@ -48,7 +49,7 @@ def save_figure(
     name: str,  # without suffix
 ) -> Path:  # of the PNG
     "Write a figure under runs/figures, as PNG and SVG."
-    path = runs_root() / "figures" / f"{name}.png"
+    path = runs_root() / "figures" / f"{file_part(name, 200)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     with plt.rc_context({"svg.hashsalt": "ctm"}):  # the same figure, the same file
         for suffix, facts in {".png": None, ".svg": {"Date": None}}.items():
@@ -77,7 +78,8 @@ def mask_figure(
         for ax, c in zip(row[3:], best, strict=False):
             ax.imshow(item["maps"][c].cpu(), cmap="magma")
             absent = "" if item["label"][c] else ", absent"
-            ax.set_title(f"{dataset.classes[c]} {item['prob'][c]:.2f}{absent}", fontsize=6.5)
+            name = figure_text(dataset.classes[c], 24)
+            ax.set_title(f"{name} {item['prob'][c]:.2f}{absent}", fontsize=6.5)
         for ax in row[3 + len(best) :]:
             ax.set_visible(False)
     for ax, title in zip(axes[0], ("image", "truth", "pseudo-mask"), strict=False):
@@ -87,9 +89,8 @@ def mask_figure(
     seen = {int(v) for item in items for part in ("mask", "pseudo_mask") for v in item[part].unique() if v != IGNORE}
     keep = [v for v in range(len(dataset.mask_classes)) if v in seen or len(dataset.mask_classes) <= 8]
     legend(figure, *([part[v] for v in keep[:24]] for part in (dataset.mask_classes, dataset.mask_colors)))
-    figure.suptitle(
-        f"{data_name(result)}: pixel accuracy at the left, class maps with their probability at the right", fontsize=9
-    )
+    about = "pixel accuracy at the left, class maps with their probability at the right"
+    figure.suptitle(f"{figure_text(data_name(result), 80)}: {about}", fontsize=9)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     return figure
 
@@ -127,7 +128,9 @@ def sweep_figure(
     ax.set_xticks(range(len(order)), [f"{value:g}" for value in order])
     ax.set(xlabel=AXES.get(varying, varying), ylabel="percent", ylim=(-3, 103))
     seeds = ", ".join(map(str, sorted({r.seed for r in results})))
-    ax.set_title(f"{data_name(results[0])}, {results[0].config['preset']} preset, seed {seeds}", fontsize=10)
+    ax.set_title(
+        f"{figure_text(data_name(results[0]), 80)}, {results[0].config['preset']} preset, seed {seeds}", fontsize=10
+    )
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     sns.despine(figure)
     return figure

@@ -17,16 +17,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoint import save_model
 from .config import Config, data_identity, load_dataset
-from .core import BadFileError, check_range
+from .core import check_range
 from .data import ImageDataset
 from .experiment import check_masks, plain_scores, run, run_folder, saving, trained_file
 from .feed import loader, part_of
+from .guard import reading
 from .masked import WithMasks, score_masked, write_pseudo_masks
 from .metrics import SegmentationScores
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
@@ -78,12 +79,19 @@ def load_network(
     "Build and fill the network that a file describes. `BadFileError` for anything else."
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; `run_segmentation` writes one")
-    try:
+    with reading(path, "damaged, or no segmentation network", "fit it again, or fetch it again"):
         with safe_open(path, "pt") as file:
-            network = SegmentationNet(**json.loads((file.metadata() or {})["ctm"]))
-            network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
-        raise BadFileError(f"{path}: damaged, or no segmentation network ({error!r:.200})") from error
+            options = json.loads((file.metadata() or {})["ctm"])
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
+        if ":" in options["encoder"] or options.get("encoder_weights"):
+            raise ValueError(f"its encoder {options['encoder']!r:.60} asks for a network")
+        with torch.device("meta"):  # shapes alone, no memory
+            need = SegmentationNet(**options).state_dict()
+        if {n: v.shape for n, v in need.items()} != {n: v.shape for n, v in state.items()}:
+            raise ValueError("its weights do not fit its options")
+        network = SegmentationNet(**options)
+        network.load_state_dict(state)
     return network.eval()
 
 # %% ../nbs/22b_stage_two.ipynb #6a392f9b

@@ -16,6 +16,7 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from .core import atomic_path, runs_root
+from .guard import file_part, plain
 from .results import METRICS, Result
 
 NAMES = dict(sparsity="sparsity", classifier_accuracy="classifier acc.", pixel_accuracy="pixel acc.", miou="mIoU")
@@ -176,7 +177,8 @@ def styled(
     "The table with the best of each column in bold."
     bold = {column: set(best_rows(table, column)) for column in columns}
     mark = lambda part: ["font-weight: bold" if i in bold[part.name] else "" for i in range(len(part))]  # noqa: E731
-    return table.style.hide(axis="index").apply(mark, subset=list(columns))
+    shown = table.style.hide(axis="index").apply(mark, subset=list(columns))
+    return shown.format(escape="html").format_index(escape="html", axis=1)
 
 
 def save_table(
@@ -186,9 +188,9 @@ def save_table(
     columns: tuple[str, ...] = ("mIoU",),  # in which the best is bold
 ) -> Path:  # of the CSV
     "Write runs/tables/NAME.csv and NAME.tex, each whole or not at all; the caption stands in both."
-    path, bold = runs_root() / "tables" / f"{name}.csv", {c: set(best_rows(table, c)) for c in columns}
+    path, bold = runs_root() / "tables" / f"{file_part(name, 200)}.csv", {c: set(best_rows(table, c)) for c in columns}
     with atomic_path(path) as temporary:
-        temporary.write_text(f"# {caption}\n" + table.to_csv(index=False))
+        temporary.write_text(f"# {plain(caption, 1000)}\n" + table.to_csv(index=False), "utf-8", "replace")
     tex = table.astype(str).map(_escaped).rename(columns=_escaped)
     for column, rows in bold.items():
         tex[_escaped(column)] = [f"\\textbf{{{v}}}" if i in rows else v for i, v in enumerate(tex[_escaped(column)])]
@@ -202,7 +204,6 @@ def save_table(
 # %% ../nbs/23_tables.ipynb #668b31bb
 def _escaped(text: str) -> str:
     "Text as LaTeX prints it."
-    plain = text.replace("\\", r"\textbackslash ").replace("±", r"$\pm$")
-    for sign in "%&_#":
-        plain = plain.replace(sign, "\\" + sign)
-    return plain
+    signs = {sign: "\\" + sign for sign in "%&_#${}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$"}
+    signs |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}"}
+    return "".join(signs.get(sign, sign) for sign in plain(text, 1000))

@@ -6,7 +6,6 @@ from prepare import Archive, DataSet, main
 
 HOSTS = (  # the publisher's storage by https; its own name has no certificate that fits
     "https://s3.amazonaws.com/images.cocodataset.org",
-    "http://images.cocodataset.org",
 )
 ARCHIVES = [
     Archive(

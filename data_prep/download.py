@@ -1,4 +1,4 @@
-"Files over HTTP: resumed where they broke, asked for again, and kept under their name only once they are checked."
+"Files over HTTPS: resumed where they broke, asked for again, and kept under their name only once they are checked."
 
 import errno
 import hashlib
@@ -30,6 +30,8 @@ CHUNK = 1 << 18  # bytes read at a time
 TRIES = 6  # in a row without a new byte
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds before the second try, doubled each time, and the limit
 TIMEOUT = 60  # seconds without an answer
+SLOWEST, PATIENCE = 1000, 300  # bytes per second, on average over so many seconds
+HERE = ("127.0.0.1", "::1", "localhost")
 LOCAL_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG}
 
 
@@ -58,9 +60,18 @@ def fetch(
 
 
 def check_url(url: str) -> None:
-    "Refuse an address that is not http or https."
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise BadFileError(f"{url}: not an address that starts with http:// or https://")
+    "Refuse an address that is not https; a server on this machine may speak http."
+    try:
+        good = (urlsplit(url).scheme == "https" and urlsplit(url).hostname) or _here(url)
+    except ValueError:  # no address at all
+        good = False
+    if not good:
+        raise BadFileError(f"{url}: not an address that starts with https://")
+
+
+def _here(url: str) -> bool:
+    "Whether an address is that of a server on this machine."
+    return urlsplit(url).scheme == "http" and urlsplit(url).hostname in HERE
 
 
 def fault(
@@ -166,11 +177,16 @@ def _continue(
             part.touch()
             _notes(part).write_text(json.dumps(dict(url=url, total=total, validator=_validator(response.headers))))
         with open(part, "ab") as f, _bar(part.stem, total, have) as bar:
-            while block := response.read(CHUNK):
+            since, before = time.monotonic(), f.tell()
+            while block := response.read1(CHUNK):  # what has come: a server that drips does not hold us
                 f.write(block)
                 bar.update(len(block))
                 if f.tell() > most:
                     break
+                if time.monotonic() - since > PATIENCE:
+                    if f.tell() - before < SLOWEST * PATIENCE:
+                        raise Refused(f"the server sends less than {SLOWEST} bytes per second")
+                    since, before = time.monotonic(), f.tell()
     if part.stat().st_size > most:
         _discard(part)
         raise Refused(f"the server sends more than {most:,} bytes, it is not the official file")
@@ -198,10 +214,10 @@ def _open(request: Request, part: Path):
 
 
 class _Redirects(HTTPRedirectHandler):
-    "Redirections stay on http or https, and never leave https."
+    "Redirections lead to https, or stay on this machine."
 
     def redirect_request(self, request, fp, code, message, headers, url):
-        if urlsplit(url).scheme != "https" and urlsplit(request.full_url).scheme != urlsplit(url).scheme:
+        if urlsplit(url).scheme != "https" and (urlsplit(request.full_url).scheme == "https" or not _here(url)):
             raise Refused(f"redirected to {url}, which is not https")
         return super().redirect_request(request, fp, code, message, headers, url)
 

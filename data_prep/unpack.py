@@ -18,6 +18,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ctm.core import BadFileError
+from ctm.guard import reading
 
 MEMBERS = 2_000_000  # most files and folders in one archive
 RATIO = 200  # most bytes unpacked per byte packed: label rasters reach 10 to 20, a bomb 1,000 and more
@@ -36,6 +37,8 @@ DAMAGE = (  # what the libraries raise on a file that is cut short or garbled
     RuntimeError,
     UnicodeDecodeError,
 )
+
+DAMAGED = "damaged or cut short", "delete it and fetch it again"
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,9 @@ def unpack(
     "Unpack an archive, or raise a `BadFileError` that names it and leave nothing."
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    bar = tqdm(desc=archive.name, unit=" files", disable=None, leave=False)
     try:
-        with _opened(archive) as source, tqdm(desc=archive.name, unit=" files", disable=None, leave=False) as bar:
+        with reading(archive, *DAMAGED), _opened(archive) as source, bar:
             for member, path in _checked(archive, source):
                 if CLUTTER.search(str(path)) or not re.search(keep, str(path)):
                     continue
@@ -70,9 +74,6 @@ def unpack(
                 if (folder / path).stat().st_size != member.size:
                     raise EOFError(f"{member.name!r} ends early")
                 bar.update()
-    except DAMAGE as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise BadFileError(f"{archive}: damaged or cut short ({error}); delete it and fetch it again") from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -82,7 +83,7 @@ def size_unpacked(archive: Path) -> int | None:  # bytes, None for a tar, which 
     "Room that a zip needs by its own table of contents, which is checked on the way."
     if not zipfile.is_zipfile(archive):
         return None
-    with _opened(archive) as source:
+    with reading(archive, *DAMAGED), _opened(archive) as source:
         return sum(member.size for member, _ in _checked(archive, source))
 
 
@@ -90,7 +91,7 @@ def names(archive: Path) -> list[str]:  # of its files; empty for a tar
     "Table of contents of a zip."
     if not zipfile.is_zipfile(archive):
         return []
-    with _opened(archive) as source:
+    with reading(archive, *DAMAGED), _opened(archive) as source:
         return [str(path) for member, path in _checked(archive, source) if member.kind == "file"]
 
 

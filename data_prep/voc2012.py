@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, TimeoutError
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
+from ctm.guard import inside, reading
 from ctm.picture import voc_palette
 
 VOC = "VOCdevkit/VOC2012"
@@ -23,7 +26,6 @@ ARCHIVES = [
         unpacked=2_000_000_000,
         urls=(
             "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
         ),
         checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
         holds=("JPEGImages", "SegmentationClass", "Annotations", "ImageSets"),
@@ -52,6 +54,31 @@ def palette() -> list[int]:  # 768 numbers
     return voc_palette().ravel().tolist()
 
 
+def read_sbd(file: Path) -> np.ndarray:  # (H, W) uint8
+    "A mask of SBD. A damaged file can kill scipy's reader, so it reads in a process of its own."
+    with reading(file, "cannot be read as an SBD mask", "fetch it again"):
+        try:
+            return _child().submit(_mask, file).result(timeout=20)
+        except (BrokenExecutor, TimeoutError):
+            child, _ = _child(), _child.cache_clear()
+            for process in list((child._processes or {}).values()):
+                process.kill()
+            child.shutdown()
+            raise
+
+
+@cache
+def _child() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1)
+
+
+def _mask(file: Path) -> np.ndarray:
+    mask = loadmat(file, variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
+    if mask.ndim != 2 or mask.dtype.kind not in "iu":
+        raise ValueError(f"holds {mask.ndim} dimensions of {mask.dtype}")
+    return mask.astype(np.uint8)
+
+
 def add_sbd(folder: Path, root: Path) -> None:
     "SBD's part of train_aug: the list, unless one was given, and masks in VOC's format where VOC has none."
     lists = root / VOC / "ImageSets/Segmentation"
@@ -68,11 +95,7 @@ def add_sbd(folder: Path, root: Path) -> None:
     for name in tqdm(chosen, desc="SBD masks", disable=None, leave=False):
         if (root / VOC / "SegmentationClass" / f"{name}.png").exists():
             continue
-        try:
-            mask = loadmat(folder / "cls" / f"{name}.mat", variable_names=("GTcls",))["GTcls"][0]["Segmentation"][0]
-            image = Image.fromarray(mask.astype(np.uint8), mode="P")
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise BadFileError(f"cls/{name}.mat cannot be read as an SBD mask ({error})") from error
+        image = Image.fromarray(read_sbd(inside(folder / "cls", f"{name}.mat", links=False)), mode="P")
         image.putpalette(colours)
         image.save(folder / "masks" / f"{name}.png")
 
@@ -83,7 +106,6 @@ SBD = Archive(
     unpacked=300_000_000,  # only the class masks are unpacked
     urls=(
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
     ),
     checksum="md5:82b4d87ceb2ed10f6038a1cba92111cb",
     keep=r"/(cls/[^/]+\.mat|train\.txt|val\.txt)$",

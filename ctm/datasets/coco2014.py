@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'GAPS', 'CATEGORY_IDS', 'COLORS', 'OFFICIAL', 'READER', 'PRESETS', 'class_of', 'semantic_mask', 'rasterise',
-           'Coco2014', 'read_instances', 'packed_instances', 'pack', 'load']
+           'unpack_runs', 'Coco2014', 'read_instances', 'packed_instances', 'pack', 'load']
 
 # %% ../../nbs/datasets/coco2014.ipynb #0b80a0b3
 import contextlib
 import hashlib
 import io
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..cache import cache_root
 from ..core import BadFileError, DatasetNotFoundError, atomic_folder, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
 from ..files import read_image
+from ..guard import inside, read_array, read_json, reading
 from ..picture import class_colors
 from ..views import Resized
 
@@ -58,10 +58,12 @@ def semantic_mask(
 ) -> np.ndarray:  # (H, W) uint8: 0 background, c + 1 for class c
     "One class per pixel: crowds below, smaller objects above larger ones (ours)."
     mask, painted = np.zeros(size, np.uint8), []
-    for item in annotations:
-        shape, c = rasterise(item, size, where), class_of(item, where)
-        painted.append((not item.get("iscrowd"), -int(shape.sum()), item["id"], shape, c))
-    for _, _, _, shape, c in sorted(painted, key=lambda row: row[:3]):
+    with reading(where, "has annotations that cannot be drawn", "fetch it again"):
+        for item in annotations:
+            shape, c = rasterise(item, size, where), class_of(item, where)
+            painted.append((not item.get("iscrowd"), -int(shape.sum()), item["id"], shape, c))
+        painted.sort(key=lambda row: row[:3])
+    for _, _, _, shape, c in painted:
         mask[shape] = c + 1
     return mask
 
@@ -72,24 +74,39 @@ def rasterise(
     where: str,  # for messages
 ) -> np.ndarray:  # (H, W) bool
     "The pixels of one object; `BadFileError` where its outline is broken."
-    outline = item.get("segmentation")
-    bad = f"{where}: annotation {item.get('id')} of image {item.get('image_id')} has"
-    try:
+    bad = f"{where}: annotation {item.get('id')!r:.20} of image {item.get('image_id')!r:.20} has"
+    with reading(where, f"annotation {item.get('id')!r:.20} has no outline", "fetch it again"):
+        outline, side = item["segmentation"], max(size)
         if isinstance(outline, dict):
             if tuple(outline["size"]) != tuple(size):
-                raise BadFileError(f"{bad} run lengths for {outline['size']}, its image is {list(size)}")
-            packed = isinstance(outline["counts"], str | bytes)
-            if not packed and sum(outline["counts"]) != size[0] * size[1]:
+                raise BadFileError(f"{bad} run lengths for {outline['size']!r:.40}, its image is {list(size)}")
+            counts = outline["counts"]
+            counts = unpack_runs(counts) if isinstance(counts, str | bytes) else counts
+            if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
                 raise BadFileError(f"{bad} run lengths that do not fill the image")
-            runs = outline if packed else rle.frPyObjects(outline, *size)
-            return rle.decode(runs).astype(bool)
+            return rle.decode(rle.frPyObjects(dict(size=list(size), counts=counts), *size)).astype(bool)
         for polygon in outline:
-            numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in polygon)
+            numbers = all(isinstance(v, int | float) and -side <= v <= 2 * side for v in polygon)
             if len(polygon) < 6 or len(polygon) % 2 or not numbers:
                 raise BadFileError(f"{bad} a polygon of {len(polygon)} numbers: need pairs x, y of 3 points or more")
         return rle.decode(rle.merge(rle.frPyObjects(outline, *size))).astype(bool)
-    except (TypeError, KeyError, ValueError) as error:
-        raise error if isinstance(error, BadFileError) else BadFileError(f"{bad} no outline ({error})") from error
+
+
+def unpack_runs(
+    text: str | bytes,  # 5 bits in each character from "0" on, the sixth: there is more; differences from the third on
+) -> list[int]:  # run lengths
+    "COCO's packed run lengths, read with care: pycocotools trusts them with its memory (the format of its maskApi.c)."
+    counts, value, shift = [], 0, 0
+    for code in text.encode("ascii") if isinstance(text, str) else text:
+        bits = code - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20 and shift < 40:
+            continue
+        value -= (1 << shift) if bits & 0x10 else 0
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    return counts if not shift else [-1]
 
 # %% ../../nbs/datasets/coco2014.ipynb #18ea7730
 class Coco2014(ImageDataset):
@@ -111,7 +128,7 @@ class Coco2014(ImageDataset):
         self.file = root / "annotations" / f"instances_{split}2014.json"
         self.packed = packed_instances(self.file)
         rows = np.flatnonzero(self.packed["counts"] > 0) if annotated else np.arange(len(self.packed["ids"]))
-        paths = [(root / f"{split}2014" / str(name),) for name in self.packed["files"][rows]]
+        paths = [(inside(root / f"{split}2014", str(name), links=False),) for name in self.packed["files"][rows]]
         kept = keep_present(paths, self.file, bad)
         self.rows, self.paths = rows[np.array(kept, int)], [paths[i][0] for i in kept]
         self.ids, self.names = self.packed["ids"][self.rows], [path.stem for path in self.paths]
@@ -152,17 +169,21 @@ def read_instances(
             f"{file}: no COCO 2014. Run python data_prep/coco2014.py or pass root=, "
             'or leave root unset with preset="demo" to use the embedded set'
         )
-    try:
+    with reading(file, "is no instances file of COCO", "fetch it again"):
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            coco = COCO(str(file))
+            coco = COCO()
+            coco.dataset = read_json(file, "is no instances file of COCO", "fetch it again")
+            coco.createIndex()
         ids = {row["id"] for row in coco.dataset["categories"]}
         if not {"images", "annotations"} <= coco.dataset.keys() or not ids <= set(CATEGORY_IDS):
             raise ValueError("has no images and annotations of COCO's 80 categories")
         orphans = coco.imgToAnns.keys() - coco.imgs.keys()
         if orphans:
             raise ValueError(f"annotates the image {min(orphans)}, which it does not list")
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise BadFileError(f"{file}: is no instances file of COCO ({error}); fetch it again") from error
+        for image in coco.imgs.values():
+            sides = image["height"], image["width"]
+            if not all(type(side) is int and 0 < side < 65536 for side in sides):
+                raise ValueError(f"image {image['id']!r:.20} has the size {sides!r:.60}")
     return coco
 
 # %% ../../nbs/datasets/coco2014.ipynb #3a82d09f
@@ -181,7 +202,7 @@ def packed_instances(
         with atomic_folder(place) as folder:
             for name, array in pack(read_instances(file), file).items():
                 np.save(folder / f"{name}.npy", array)
-    return {part.stem: np.load(part, mmap_mode="r") for part in sorted(place.glob("*.npy"))}
+    return {part.stem: read_array(part) for part in sorted(place.glob("*.npy"))}
 
 
 def pack(
@@ -189,6 +210,12 @@ def pack(
     file: Path,  # where it is from, for messages
 ) -> dict[str, np.ndarray]:  # as `packed_instances`
     "Annotations as arrays, images in the order of their ids."
+    with reading(file, "is no instances file of COCO", "fetch it again"):
+        return _arrays(coco, file)
+
+# %% ../../nbs/datasets/coco2014.ipynb #e8f8569d
+def _arrays(coco: COCO, file: Path) -> dict[str, np.ndarray]:
+    "As `pack`."
     ids = np.array(sorted(coco.imgs), np.int64)
     images = [coco.imgs[i] for i in ids]
     labels, counts, texts = np.zeros((len(ids), len(CLASSES)), np.uint8), [], []

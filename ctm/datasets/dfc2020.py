@@ -6,17 +6,18 @@
 __all__ = ['CLASSES', 'COLORS', 'RAW', 'TO_CLASS', 'BANDS', 'MEAN', 'STD', 'SENSORS', 'FILES', 'FOLDERS', 'OFFICIAL', 'READER',
            'PRESETS', 'Dfc2020', 'load']
 
-# %% ../../nbs/datasets/dfc2020.ipynb #c74ce0dc
+# %% ../../nbs/datasets/dfc2020.ipynb #3c6e6a99
 import csv
+import io
 import re
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from rasterio.errors import RasterioError
 
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import ImageDataset, warn_skipped
+from ..files import open_raster, read_bands
+from ..guard import plain, read_text, reading
 from ..pseudomask import IGNORE
 
 # %% ../../nbs/datasets/dfc2020.ipynb #9cfa5884
@@ -115,12 +116,14 @@ def _observed(file: Path, keys: list, labels: dict, bad: str) -> list[tuple[str,
     "The patches that a list of observations names, in its order."
     if not file.is_file():
         raise DatasetNotFoundError(f"{file}: no such list of observations (a CSV of Season,Scene,ID)")
-    rows = [row for row in csv.reader(file.read_text(encoding="utf-8-sig").splitlines()) if row]
+    text = read_text(file)
+    with reading(file, "is no table"):
+        rows = [row for row in csv.reader(io.StringIO(text, newline=None)) if row]
     rows = rows[1:] if rows and rows[0][0].strip() == "Season" else rows
     known, chosen, lost = {patch: (scene, patch) for scene, patch in keys}, [], []
     for row in rows:
-        if len(row) < 3 or not row[2].strip().isdigit():
-            raise BadFileError(f"{file}: {','.join(row)!r} is no observation, need Season,Scene,ID")
+        if len(row) < 3 or not row[2].strip().isdecimal() or len(row[2]) > 18:
+            raise BadFileError(f"{file}: {plain(','.join(row))!r} is no observation, need Season,Scene,ID")
         patch = int(row[2])
         (chosen if patch in known else lost).append(known.get(patch, patch))
     if lost and bad == "raise":
@@ -131,13 +134,10 @@ def _observed(file: Path, keys: list, labels: dict, bad: str) -> list[tuple[str,
 # %% ../../nbs/datasets/dfc2020.ipynb #db975ca2
 def _bands(path: Path, count: int) -> np.ndarray:
     "All bands of a GeoTIFF, (bands, H, W)."
-    try:
-        with rasterio.open(path, driver="GTiff") as file:
-            if file.count != count:
-                raise BadFileError(f"{path}: has {file.count} bands, need {count}")
-            return file.read()
-    except RasterioError as error:
-        raise BadFileError(f"{path}: cannot be read as a GeoTIFF ({error}); fetch it again") from error
+    with open_raster(path) as file:
+        if file.count != count:
+            raise BadFileError(f"{path}: has {file.count} bands, need {count}")
+        return read_bands(file)
 
 # %% ../../nbs/datasets/dfc2020.ipynb #9ae4edf8
 READER = Dfc2020

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LOWER', 'UPPER', 'FINDINGS', 'SPELLINGS', 'OFFICIAL', 'READER', 'PRESETS', 'read_table', 'EndoTect', 'load']
 
-# %% ../../nbs/datasets/endotect.ipynb #28dd1806
+# %% ../../nbs/datasets/endotect.ipynb #1d36c21b
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
 from ..files import check_same_size, image_size, read_bright, read_image
+from ..guard import inside, read_text, reading
 from ..picture import class_colors
 from ..pseudomask import IGNORE
 from ..views import Resized
@@ -49,12 +51,17 @@ def read_table(
     columns: tuple[str, ...],  # that must be there
 ) -> list[dict[str, str]]:  # rows
     "Rows of a CSV file; `BadFileError` where a column is missing."
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, delimiter=delimiter)
+    text = read_text(path)
+    with reading(path, "is no table"):
+        reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
             raise BadFileError(f"{path}: has no column {missing[0]!r}, its columns are {reader.fieldnames}")
-        return list(reader)
+        rows = list(reader)
+        short = next((i for i, row in enumerate(rows, 2) if any(row[name] is None for name in columns)), None)
+        if short:
+            raise BadFileError(f"{path}, row {short}: has fewer values than there are columns; fetch it again")
+        return rows
 
 # %% ../../nbs/datasets/endotect.ipynb #47ad18b2
 class EndoTect(ImageDataset):
@@ -112,12 +119,13 @@ class EndoTect(ImageDataset):
         if not file.is_file():
             raise DatasetNotFoundError(f"{file}: missing; data_prep/endotect.py fetches the official splits")
         rows = read_table(file, ";", ("file-name", "class-name", "split-index"))
-        return {Path(row["file-name"]).stem: int(row["split-index"]) for row in rows}
+        with reading(file, "has a fold that is no number", "fetch it again"):
+            return {Path(row["file-name"]).stem: int(row["split-index"]) for row in rows}
 
     def _image(self, root: Path, row: dict[str, str]) -> Path:
         tract = row["Organ"].lower().replace(" ", "-") + "-tract"
-        folder = root / "labeled-images" / tract / row["Classification"] / row["Finding"]
-        return folder / f"{Path(row['Video file']).name}.jpg"
+        name = Path(tract, row["Classification"], row["Finding"], f"{Path(row['Video file']).name}.jpg")
+        return inside(root / "labeled-images", str(name), links=False)
 
     def files(self, index: int) -> list[Path]:
         return [self.images[index], *([self.masks[index]] if self.masks[index] else [])]

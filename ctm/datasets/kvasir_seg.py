@@ -13,6 +13,7 @@ import numpy as np
 from ..core import DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
 from ..files import check_same_size, image_size, read_bright, read_image
+from ..guard import inside, read_text
 from ..views import Resized, Tiles
 
 # %% ../../nbs/datasets/kvasir_seg.ipynb #8ce8c944
@@ -40,7 +41,7 @@ class KvasirSeg(ImageDataset):
             folder = root / FOLDERS[split]
             stems = sorted(file.stem for file in (folder / "images").glob("*.jpg"))
         elif (root / LISTS[split]).is_file():
-            folder, stems = root, (root / LISTS[split]).read_text().split()
+            folder, stems = root, read_text(root / LISTS[split]).split()
         else:
             folder, stems = root / FOLDERS[split], []
         if not stems:
@@ -49,7 +50,8 @@ class KvasirSeg(ImageDataset):
                 "datasets.simula.no/kvasir-seg and pass root=, or leave root unset with "
                 'preset="demo" to use the embedded set'
             )
-        paths = [(folder / "images" / f"{stem}.jpg", folder / "masks" / f"{stem}.jpg") for stem in stems]
+        parts = [folder / "images", folder / "masks"]
+        paths = [tuple(inside(part, f"{stem}.jpg", links=False) for part in parts) for stem in stems]
         kept = keep_present(paths, folder, bad)
         self.names, self.paths = [stems[i] for i in kept], [paths[i] for i in kept]
         self.found_in(root)

@@ -17,6 +17,7 @@ import numpy as np
 from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
 from ..files import check_same_size, image_size, read_image, read_mask
+from ..guard import inside, read_text, reading
 from ..picture import class_colors
 from ..pseudomask import IGNORE
 from ..views import Resized
@@ -30,57 +31,70 @@ COLORS = class_colors(len(CLASSES))
 OFFICIAL = {"train": 1464, "val": 1449, "train_aug": 10582}  # images of the lists
 LABELS = ("xml", "cls_labels", "masks", "none")
 
-# %% ../../nbs/datasets/voc2012.ipynb #65f34cc6
-class _NumbersOnly(pickle.Unpickler):
-    "Unpickles dicts, lists, strings, numbers and numpy arrays of numbers; refuses all else."
+# %% ../../nbs/datasets/voc2012.ipynb #aa386f00
+class _Numbers:
+    "What a pickle says of an array or of its type; numpy's own classes trust it with memory."
+
+    def __init__(self, *said: object):
+        self.said, self.state = said, ()
+
+    def __setstate__(self, state: tuple) -> None:
+        self.state = state
+
+    def array(self) -> np.ndarray:  # of numbers
+        "The array, made from its bytes."
+        if isinstance(self.state[4], list):  # objects: the table itself
+            return self.state[4]
+        kind = np.dtype((self.state[2].state[1] + self.state[2].said[0]).replace("|", ""))
+        if kind.kind not in "biuf":
+            raise ValueError(f"holds {kind}, not numbers")
+        return np.frombuffer(self.state[4], kind).reshape(self.state[1])
+
+
+class _NumbersOnly(pickle._Unpickler):  # in Python: the one in C believes what a file says of its size
+    "Unpickles dicts, lists, strings, numbers and what is said of arrays; refuses all else."
 
     def find_class(self, module: str, name: str):
-        if name == "_reconstruct" and module.startswith("numpy") and module.endswith("core.multiarray"):
-            return np.zeros(0).__reduce__()[0]
-        allowed = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("_codecs", "encode"): _encode}
-        if (module, name) not in allowed:
-            raise BadFileError(f"asks to run {module}.{name}")
-        return allowed[module, name]
+        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype"):
+            return _Numbers
+        if (module, name) != ("_codecs", "encode"):
+            raise pickle.UnpicklingError(f"asks to run {module}.{name}")
+        return lambda text, encoding="latin1": text.encode("latin1")  # how old pickles hold bytes
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    "How old pickles hold bytes."
-    return text.encode("latin1")
+def _label(name: object, label: object) -> np.ndarray:  # (20,) uint8 in {0, 1}
+    "One image's label; a text and numbers, nothing nested."
+    found = np.asarray(label.array() if isinstance(label, _Numbers) else [float(v) for v in label])
+    if not isinstance(name, str) or found.shape != (len(CLASSES),) or not np.isin(found, (0, 1)).all():
+        raise ValueError(f"the label of {name!r:.60} is not {len(CLASSES)} zeros and ones")
+    return found.astype(np.uint8)
 
-
+# %% ../../nbs/datasets/voc2012.ipynb #2cd463b7
 def read_cls_labels(
     path: str | Path,  # cls_labels.npy: a pickled dict, id -> (20,) numbers
 ) -> dict[str, np.ndarray]:  # id -> (20,) uint8 in {0, 1}
     "The field's image-level labels, without running what a pickle may carry."
-    try:
+    with reading(path, "is no table of labels", "fetch it again, or use labels='xml'"):
         with Path(path).open("rb") as file:
             if np.lib.format.read_magic(file) == (1, 0):
                 np.lib.format.read_array_header_1_0(file)
             else:
                 np.lib.format.read_array_header_2_0(file)
             found = _NumbersOnly(file).load()
-        found = found.item() if isinstance(found, np.ndarray) and found.shape == () else found
-        labels = {str(name): np.asarray(label, np.float64) for name, label in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, EOFError, pickle.PickleError) as error:
-        raise BadFileError(f"{path}: is no table of labels ({error}); fetch it again, or use labels='xml'") from error
-    for name, label in labels.items():
-        if label.shape != (len(CLASSES),) or not np.isin(label, (0, 1)).all():
-            raise BadFileError(f"{path}: the label of {name} is not {len(CLASSES)} zeros and ones")
-    return {name: label.astype(np.uint8) for name, label in labels.items()}
+        found = found.array()[0] if isinstance(found, _Numbers) else found
+        return {name: _label(name, label) for name, label in found.items()}
 
 # %% ../../nbs/datasets/voc2012.ipynb #829ebd0a
 def read_xml_label(
     path: str | Path,  # of Annotations/<id>.xml
 ) -> np.ndarray:  # (20,) uint8 in {0, 1}
     "The classes of the objects in an annotation file, difficult ones included."
-    text = Path(path).read_bytes()
-    try:
-        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+    text = read_text(path)  # not its bytes: in another encoding the test below would see nothing
+    with reading(path, "is no VOC annotation", "fetch it again"):
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("declares entities, which no annotation needs")
         names = [item.findtext("name", "").strip() for item in ElementTree.fromstring(text).iter("object")]
         return np.isin(np.arange(len(CLASSES)), [CLASSES.index(name) for name in names]).astype(np.uint8)
-    except (ElementTree.ParseError, ValueError) as error:
-        raise BadFileError(f"{path}: is no VOC annotation ({error}); fetch it again") from error
 
 # %% ../../nbs/datasets/voc2012.ipynb #531463bc
 class Voc2012(ImageDataset):
@@ -106,8 +120,11 @@ class Voc2012(ImageDataset):
             raise DatasetNotFoundError(f"{lists / split}.txt: no such list, there are {', '.join(known)}{made}")
         if labels == "xml" and not (base / "Annotations").is_dir():
             raise DatasetNotFoundError(f"{base / 'Annotations'}: missing; or use labels='cls_labels' or 'masks'")
-        names = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
-        found = [(self._image(base, n), self._mask(base, n), base / "Annotations" / f"{n}.xml") for n in names]
+        names = [line.split()[0] for line in read_text(file).splitlines() if line.strip()]
+        found = [
+            (self._image(base, n), self._mask(base, n), inside(base / "Annotations", f"{n}.xml", links=False))
+            for n in names
+        ]
         needed = [(i, m if labels == "masks" else None, x if labels == "xml" else None) for i, m, x in found]
         kept = keep_present(needed, file, bad)
         self.names, self.paths = [names[i] for i in kept], [found[i] for i in kept]
@@ -115,7 +132,7 @@ class Voc2012(ImageDataset):
         self.found_in(self.root)
 
     def _image(self, base: Path, name: str) -> Path:
-        return base / "JPEGImages" / f"{name}.jpg"
+        return inside(base / "JPEGImages", f"{name}.jpg", links=False)
 
     def _mask(self, base: Path, name: str) -> Path | None:
         places = [base / folder / f"{name}.png" for folder in ("SegmentationClass", "SegmentationClassAug")]
