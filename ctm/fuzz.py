@@ -177,7 +177,7 @@ def renewed(
     mutants = sum(row["mutants"] for row in rows)
     return kept | dict(readers=rows, failures=failures, mutants=mutants, run_again=again)
 
-
+# %% ../nbs/28b_fuzz.ipynb #366b5c8a
 def fuzz_table(
     found: dict,  # of `fuzz`
 ) -> pd.DataFrame:  # one row per reader, and their sum

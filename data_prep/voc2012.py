@@ -1,6 +1,7 @@
 "PASCAL VOC 2012, with the list and the masks that SBD adds: 10,582 images to train and 1,449 to validate."
 
 import argparse
+import faulthandler
 import sys
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, TimeoutError
 from functools import cache
@@ -69,7 +70,7 @@ def read_sbd(file: Path) -> np.ndarray:  # (H, W) uint8
 
 @cache
 def _child() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1)
+    return ProcessPoolExecutor(1, initializer=faulthandler.disable)  # its death is expected
 
 
 def _mask(file: Path) -> np.ndarray:
