@@ -92,7 +92,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room, no quota, file too 
 
 
 class DiskFullError(OSError):
-    "There is no room for a file."
+    "There is no room for a file. Make room, or let CTM_RUNS and CTM_CACHE name other folders, and run again."
 
 
 def _lacks_room(error: Exception, folder: Path) -> bool:

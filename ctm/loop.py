@@ -29,7 +29,7 @@ from .stop import finishing, stoppable
 
 # %% ../nbs/11a_loop.ipynb #c6da327e
 class NonFiniteLossError(RuntimeError):
-    "The loss became NaN or infinite."
+    "The loss became NaN or infinite. Lower lr or gate_lr, or look at the images that the message names."
 
 # %% ../nbs/11a_loop.ipynb #29df24ae
 class LoopModule(L.LightningModule):

@@ -85,4 +85,4 @@ def my_turn(
 
 
 class OutOfMemoryError(RuntimeError):
-    "The device has too little memory for a batch."
+    "The device has too little memory for a batch. Lower batch_size or img_size."

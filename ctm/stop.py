@@ -22,14 +22,14 @@ from .core import fcntl, locked
 
 log = logging.getLogger("ctm")
 
-# %% ../nbs/00e_stop.ipynb #8b9aa692
+# %% ../nbs/00e_stop.ipynb #891e7e93
 RESUME = 75  # exit code: stopped before the end, the same command goes on (EX_TEMPFAIL of sysexits.h)
 START = time.monotonic()  # of the program, near enough
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Stopped(SystemExit):
-    "The program was asked to stop and has saved what it had; its exit code is `RESUME`."
+    "The program was asked to stop and saved what it had, exit code 75. Run the same command again."
 
     def __init__(self, why: str):
         super().__init__(RESUME)
