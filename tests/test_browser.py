@@ -3,22 +3,17 @@
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT, keep
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is installed")
-ROOT = Path(__file__).resolve().parents[1]
 CELLS = (
     """import torch, ctm
 from ctm.config import build_model, load_config, load_dataset
@@ -84,26 +79,12 @@ def menu(page, *names):
     page.locator(f'.lm-Menu-item:has-text("{names[1]}")').first.click()
 
 
-def keep(page, name):
-    "A screenshot to be looked at, where CTM_SCREENSHOTS names a folder."
-    if os.environ.get("CTM_SCREENSHOTS"):
-        page.screenshot(path=str(Path(os.environ["CTM_SCREENSHOTS"], f"{name}.png")))
-
-
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, browser):  # without a browser there is nothing to start
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.process.terminate()
     lab.process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

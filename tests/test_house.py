@@ -224,11 +224,7 @@ class Links(HTMLParser):
             self.loads.update(attrs[k] for k in ("href", "src") if attrs.get(k))
 
 
-def test_site(tmp_path):
-    site = tmp_path / "site"
-    done = run("nbs/_sphinx/build.py", site, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert not done.stdout + done.stderr, "the build is quiet"
+def test_site(site):
     pages = {p: Links(p) for p in site.rglob("*.html") if site / "_static" not in p.parents}
     for p in NOTEBOOKS:
         name = re.sub(r"(^|/)\d+[a-z]?_", r"\1", p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix())
@@ -238,6 +234,12 @@ def test_site(tmp_path):
         assert not outside, f"{page.name} needs a network for {outside}"
         for link in found.links:
             url = urlsplit(link)
+            if stored := re.match(
+                rf"{re.escape(PROJECT['urls']['Source'])}/(?:blob|tree)/main/([^#]*)(?:#L(\d+))?", link
+            ):
+                source_file = ROOT / unquote(stored[1])
+                assert source_file.exists(), f"{page.name} links to {link}, which is not in the repository"
+                assert not stored[2] or int(stored[2]) <= len(source_file.read_text().splitlines()), link
             if url.scheme or url.netloc:
                 continue
             target = (page.parent / unquote(url.path)).resolve() if url.path else page

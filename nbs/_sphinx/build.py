@@ -80,6 +80,25 @@ def label(page: str, name: str) -> str:
     return f"{page}-{name}".replace("/", "-").lower()
 
 
+def both_schemes(m: re.Match) -> str:
+    "A figure for light and one for dark, sharp at any size, where there is a drawing of it."
+    if not (ROOT / f"{m[2]}.svg").exists():
+        return m[0]
+    return f"!{m[1]}(/{m[2]}.svg){{.only-light}}\n!{m[1]}(/{m[2]}-dark.svg){{.only-dark}}"
+
+
+def darken(drawing: str) -> str:
+    "matplotlib's SVG with light text on the theme's dark ground; pictures inside and the colours of data stay."
+    drawing = drawing.replace("#ffffff", "#121212").replace("#000000", "#e0e0e0")
+    return drawing.replace("<svg ", '<svg style="fill: #e0e0e0" ', 1)
+
+
+def plain_text(markdown: str) -> str:
+    "The last paragraph without marks: what stands before a figure says what it shows."
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*$\\]|^[#> -]+", r"\1", markdown.strip().split("\n\n")[-1], flags=re.M)
+    return " ".join(text.split())
+
+
 def joined(x):
     "nbformat on disk keeps texts as lists of lines; in memory they are strings."
     if isinstance(x, dict):
@@ -97,6 +116,8 @@ def documented(path: str) -> list:
             names.update(vars(import_module(f"{CFG.lib_name}.{module}")))
     for cell in nb.cells:
         cell.outputs = [nbformat.from_dict(joined(o)) for o in cell.get("outputs", [])]
+        for data in (o["data"] for o in cell.outputs if "text/html" in o.get("data", {})):
+            data["text/html"] = data["text/html"].replace('<table id="T_', '<table class="dataframe" id="T_')
         call = re.search(r"^show_doc\(.*\)", cell.source, flags=re.M)
         if cell.cell_type == "code" and call:
             shown = eval(call[0], {**names, "show_doc": show_doc})
@@ -128,6 +149,7 @@ class Page:
 
         s = relink(s, os.path.dirname(self.path), to_path)
         s = re.sub(rf"\]\({re.escape(SITE)}/([\w/-]+)\.html#([\w.]+)\)", to_name, s)
+        s = re.sub(r"!(\[[^]]*\])\(/(figures/[^)]+)\.png\)", both_schemes, s)
         s = re.sub(r"^::: *\{\.callout-(\w+)[^}]*\}", r":::{\1}", s, flags=re.M)
         s = re.sub(r"(?<![\w`])@(fig-[\w-]+)", r"{numref}`\1`", s)
         return re.sub(r"(?<![\w`])@(tbl-[\w-]+)", r"[table](#\1)", s)
@@ -147,9 +169,10 @@ class Page:
 
     def convert(self, labels: set[str]) -> Iterator:
         "The page's cells. Exported code follows its documentation, folded."
-        docs, exported = [], []
+        docs, exported, before = [], [], ""
         for c in self.cells:
             directives = set(getattr(c, "directives_", None) or ())
+            before = c.source if c.cell_type == "markdown" else before
             if "doc" in c:  # nbdev adds a cell's names in reverse order
                 place = 0 if hasattr(c, "has_sd") else len(docs)
                 docs.insert(place, new_markdown_cell(self.doc(c.doc, labels)))
@@ -159,11 +182,11 @@ class Page:
             if c.cell_type == "code" and directives & {"export", "exports"}:
                 exported = [self.code(c, ["hide-input"] if "export" in directives else [])]
             elif not directives & {"hide", "default_exp", "exporti"}:
-                yield from self.plain(c, labels)
+                yield from self.plain(c, labels, plain_text(before))
         yield from docs + exported
 
-    def plain(self, c, labels: set[str]) -> Iterator:
-        "A cell of text, or of code with its outputs, by Quarto's options."
+    def plain(self, c, labels: set[str], before: str) -> Iterator:
+        "A cell of text, or of code with its outputs, by Quarto's options. `before` is the text before it."
         if c.cell_type == "markdown":
             yield new_markdown_cell(self.text(c.source, labels))
         if c.cell_type != "code":
@@ -175,8 +198,10 @@ class Page:
         caption = {k: v.strip("\"'") for k, v in options.items() if k.endswith("-cap")}
         if "tbl-cap" in caption:
             yield new_markdown_cell(f"({options.get('label')})=\n**Table.** {caption['tbl-cap']}")
+        alt = options.get("fig-alt", caption.get("fig-cap", before)).strip("\"'")
+        cell.metadata.mystnb = {"image": {"alt": alt}} if alt else {}
         if "fig-cap" in caption:
-            cell.metadata.mystnb = {"figure": {"name": options.get("label"), "caption": caption["fig-cap"]}}
+            cell.metadata.mystnb["figure"] = {"name": options.get("label"), "caption": caption["fig-cap"]}
         yield cell
 
     def code(self, c, tags: list[str]):
@@ -205,6 +230,8 @@ def write_sources(folder: Path) -> None:
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), target)
     if (ROOT / "figures").exists():
         shutil.copytree(ROOT / "figures", folder / "figures")
+    for drawing in folder.glob("figures/*.svg"):
+        drawing.with_name(f"{drawing.stem}-dark.svg").write_text(darken(drawing.read_text()))
 
 
 def main(out: Path) -> int:

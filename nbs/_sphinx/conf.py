@@ -23,8 +23,10 @@ mathjax_path = "tex-svg.js"  # in _static: no network
 
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["custom.css"]
 html_show_sourcelink = html_copy_source = False
+html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
     "repository_url": cfg.git_url,
     "use_repository_button": True,

@@ -1,0 +1,43 @@
+"What tests in a browser share: the docs site, a Chromium of the system, screenshots."
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def keep(page, name):
+    "A screenshot to be looked at, where CTM_SCREENSHOTS names a folder."
+    if os.environ.get("CTM_SCREENSHOTS"):
+        page.screenshot(path=str(Path(os.environ["CTM_SCREENSHOTS"], f"{name}.png")))
+
+
+@pytest.fixture(scope="module")  # not longer: while playwright runs, no other event loop can
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    "The docs site: built once for all tests, or the one that CTM_SITE names."
+    if os.environ.get("CTM_SITE"):
+        return Path(os.environ["CTM_SITE"]).resolve()
+    site = tmp_path_factory.mktemp("docs") / "site"
+    command = [sys.executable, ROOT / "nbs/_sphinx/build.py", site]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout + done.stderr, "the build is quiet"
+    return site
