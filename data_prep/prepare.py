@@ -236,4 +236,6 @@ def locked(root: Path):
             with suppress(OSError):
                 root.rmdir()
         if handle is not None:
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # a child may hold a copy of it
             os.close(handle)

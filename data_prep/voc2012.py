@@ -1,7 +1,9 @@
 "PASCAL VOC 2012, with the list and the masks that SBD adds: 10,582 images to train and 1,449 to validate."
 
 import argparse
+import ctypes
 import faulthandler
+import signal
 import sys
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, TimeoutError
 from functools import cache
@@ -70,7 +72,14 @@ def read_sbd(file: Path) -> np.ndarray:  # (H, W) uint8
 
 @cache
 def _child() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, initializer=faulthandler.disable)  # its death is expected
+    return ProcessPoolExecutor(1, initializer=_alone)
+
+
+def _alone() -> None:
+    "In the child: its death is expected, and a killed parent takes it along, with the lock that it inherited."
+    faulthandler.disable()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _mask(file: Path) -> np.ndarray:
