@@ -88,6 +88,7 @@ def test_page(url, axe, browser, name):
     page.evaluate(axe)
     for size, viewport in SIZES.items():
         page.set_viewport_size(viewport)
+        page.wait_for_timeout(500)  # the theme lets Tab reach what now scrolls, a moment after the change
         for color in COLORS:
             page.emulate_media(color_scheme=color, reduced_motion="reduce")
             page.wait_for_function(f"document.documentElement.dataset.theme == '{color}'")
