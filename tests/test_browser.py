@@ -11,9 +11,10 @@ import urllib.request
 
 import nbformat
 import pytest
-from conftest import ROOT, keep
+from conftest import ROOT, keep, needs_chromium
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
+pytestmark = needs_chromium
 CELLS = (
     """import torch, ctm
 from ctm.config import build_model, load_config, load_dataset
@@ -80,7 +81,7 @@ def menu(page, *names):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, browser):  # without a browser there is nothing to start
+def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
     yield lab
     lab.process.terminate()
