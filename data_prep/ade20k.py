@@ -10,9 +10,7 @@ ARCHIVES = [
         bytes=967_000_000,
         exact=False,
         unpacked=1_300_000_000,
-        urls=(
-            "https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
-        ),
+        urls=("https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
         checksum="sha1:219e1696abb36c8ba3a3afe7fb2f4b4606a897c7",  # Gluon-CV's; MIT publishes none
         holds=("images", "annotations"),
         places={".": "ADEChallengeData2016"},

@@ -27,9 +27,7 @@ ARCHIVES = [
         "VOCtrainval_11-May-2012.tar",
         bytes=1_999_639_040,
         unpacked=2_000_000_000,
-        urls=(
-            "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        ),
+        urls=("https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",),
         checksum="md5:6cd6e144f989b92b3379bac3b3de84fd",
         holds=("JPEGImages", "SegmentationClass", "Annotations", "ImageSets"),
         places={".": VOC},
@@ -114,9 +112,7 @@ SBD = Archive(
     "benchmark.tgz",
     bytes=1_419_539_633,
     unpacked=300_000_000,  # only the class masks are unpacked
-    urls=(
-        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-    ),
+    urls=("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",),
     checksum="md5:82b4d87ceb2ed10f6038a1cba92111cb",
     keep=r"/(cls/[^/]+\.mat|train\.txt|val\.txt)$",
     holds=("cls", "train.txt", "val.txt"),
