@@ -48,9 +48,9 @@ def page_name(path: str) -> str:
 
 
 PARTS = {  # of the contents, in the order in which a reader asks; every page that is not named is in the last
-    "Try it": ["tutorial_quickstart", "tutorial_attention"],
-    "The method": ["attention", "heads", "model", "pruning", "loss", "refine", "pseudomask"],
+    "Try it": ["tutorial_quickstart", "tutorial_attention", "live"],
     "Your own images": ["tutorial_own_images", "tutorial_satellite", "own_data"],
+    "The method": ["attention", "heads", "model", "pruning", "loss", "fit", "pseudomask", "refine", "crf", "metrics"],
     "Reproduce the paper": [
         "guide_reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation", "masking_ratio",
         "qualitative", "claims", "parameters", "real_tiles",
@@ -60,7 +60,7 @@ PARTS = {  # of the contents, in the order in which a reader asks; every page th
     "Speed and scale": ["benchmark", "growth", "planning"],
     "Reliability": ["reliability", "hostile"],
     "Extend it": ["guide_extend", "tutorial_new_dataset"],
-    "About": ["guide_gallery", "guide_glossary", "guide_limits"],
+    "About": ["guide_limits", "guide_gallery", "guide_glossary"],
     "Reference": [],
 }  # fmt: skip
 
