@@ -59,8 +59,9 @@ reports: demo  ## every table and figure of the paper, on the embedded sets; wha
 	  CTM_KEEP=1 $(BIN)/papermill nbs/qualitative.ipynb runs/qualitative-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
 	cp runs/tables/*-embedded-*-demo.* runs/tables/real_tiles-*-demo.* figures/tables/
 	for kind in heads masking_ratio pseudomasks qualitative real_tiles specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
-	cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.png | head -1)" figures/masks-embedded.png
-	cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.png | head -1)" figures/lambda-embedded.png
+	for end in png svg; do \
+	  cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.$$end | head -1)" figures/masks-embedded.$$end; \
+	  cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.$$end | head -1)" figures/lambda-embedded.$$end; done
 
 paper: $(STAMP)  ## the whole paper as one graph of jobs (PRESET=demo CORES=2 ROOTS="{}" ARGS=); again after a kill
 	@mkdir -p runs

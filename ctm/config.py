@@ -103,7 +103,7 @@ class Config:
         for name in ("mask_ratio", "penalty_start", "penalty_ramp", "warmup"):
             check_range(name, getattr(self, name), 0, 1)
         for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity"):
-            check_range(name, getattr(self, name), 0)
+            check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
         for name in ("epochs", "batch_size", "patch_size"):
             check_range(name, getattr(self, name), 1)
         if any(side < 1 or side % self.patch_size for side in self.img_size):

@@ -30,7 +30,7 @@ from .pseudomask import IGNORE
 from .schedule import learning_rate_scale
 from .views import random_view
 
-# %% ../nbs/22_network.ipynb #2a3ad5d6
+# %% ../nbs/22_network.ipynb #0ffcf9f8
 @dataclass(frozen=True)
 class SegmentationConfig:
     "All that decides a segmentation network and its training, beside data, masks and seed. Defaults never change."
@@ -61,7 +61,7 @@ class SegmentationConfig:
         for name in ("epochs", "batch_size", "depth"):
             check_range(name, getattr(self, name), 1)
         for name in ("lr", "weight_decay", "clip"):
-            check_range(name, getattr(self, name), 0)
+            check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
         check_range("warmup", self.warmup, 0, 1)
 
     def key(self) -> str:  # 10 hexadecimal digits

@@ -12,7 +12,7 @@ import pandas as pd
 
 from .core import repo_root
 
-# %% ../nbs/29d_survival.ipynb #27e4dddf
+# %% ../nbs/29d_survival.ipynb #6f74db54
 def stored_survival() -> dict:  # experiment -> counts; command, seed, versions
     "The record that is kept with the repository."
     return json.loads((repo_root() / "figures" / "survive.json").read_text())
@@ -25,7 +25,8 @@ def ends_table(
     "How often runs were hit, how many ended as if nothing had been, and what was found broken or left over."
     killed = found["kill"] | found["kill_command"]
     parts = [("killed", what, "kills", counts) for what, counts in killed.items()]
-    parts += [("asked to stop", "fitting, masks", "stops", found["stop"])]
+    parts += [("asked to stop", what, "stops", found["stop"][what]) for what in found["stop"] if "limit" not in what]
+    parts += [("time limit", "in slices", None, found["stop"]["under a time limit"])]
     parts += [("two at once", "", "pairs", found["two"]), ("last checkpoint damaged", "", "damaged", found["damaged"])]
     parts += [("disk full", what, None, counts) for what, counts in found["full"].items()]
     rows = []

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import nbformat  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import psutil  # noqa: E402
 import rasterio  # noqa: E402
 import torch  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
@@ -38,9 +39,12 @@ from ctm.files import open_raster  # noqa: E402
 from ctm.fit import fit  # noqa: E402
 from ctm.loop import read_log  # noqa: E402
 from ctm.model import ClassTokenViT  # noqa: E402
+from ctm.network import load_segmentation_config  # noqa: E402
 from ctm.raster import mask_file  # noqa: E402
 from ctm.results import load_results  # noqa: E402
 from ctm.saver import read_checkpoint  # noqa: E402
+from ctm.spread import run_spread  # noqa: E402
+from ctm.stage_two import run_segmentation  # noqa: E402
 from ctm.stop import RESUME  # noqa: E402
 from ctm.synthetic import make  # noqa: E402
 from ctm.windows import Masker  # noqa: E402
@@ -60,11 +64,25 @@ def task_run(place: Path, **options) -> dict:
 
 
 def outcome(place: Path) -> dict:
-    "Metrics, log and masks of the one run below a folder."
-    (found,) = load_results(place / "runs" / "results")
-    (folder,) = (p for p in (place / "runs" / "fits").iterdir() if p.is_dir())
-    masks = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("masks/*.png"))))
-    return dict(metrics=found.metrics, extra=found.extra, masks=masks.hexdigest(), log=read_log(folder).to_csv())
+    "Metrics, logs and masks of the runs below a folder."
+    results = [(found.metrics, found.extra) for found in load_results(place / "runs" / "results")]
+    logs = [read_log(folder).to_csv() for folder in sorted((place / "runs" / "fits").iterdir()) if folder.is_dir()]
+    masks = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(place.glob("runs/fits/*/masks*/*.png"))))
+    return json.loads(json.dumps(dict(results=results, masks=masks.hexdigest(), logs=logs)))
+
+
+def task_second(place: Path) -> dict:
+    "Both stages, from nothing: the second one's pseudo-masks, fit, predictions and Result."
+    channels = dict(decoder_channels=(16, 8, 4))
+    network = load_segmentation_config(architecture="Unet", encoder="resnet18", depth=3, epochs=3, options=channels)
+    run_segmentation(load_config("kvasir_seg", "demo", **TINY), network, 0, place / "data")
+    return outcome(place)
+
+
+def task_spread(place: Path) -> dict:
+    "A fit by two processes."
+    run_spread(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", processes=2)
+    return outcome(place)
 
 
 def task_rasters(place: Path) -> dict:
@@ -152,6 +170,18 @@ def start(task, place: Path, watch: Watch | None = None, **options) -> int:
     sys.stdout.flush(), sys.stderr.flush(), os._exit(code)
 
 
+def kill(pid: int) -> int:
+    "Kill a process and all that it has started, at once; its exit code."
+    family = [psutil.Process(pid)]
+    family += family[0].children(recursive=True)
+    for process in family:
+        process.suspend()
+    for process in family:
+        process.kill()
+    psutil.wait_procs(family[1:])
+    return end(pid)
+
+
 def end(pid: int) -> int:
     "Its exit code; -9 if it was killed."
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -214,11 +244,17 @@ def fresh(stack: list) -> Path:
     return place
 
 
-def whole(task, stack: list, pattern: str = "^$", **options) -> tuple[dict, int, float]:
+WHOLE: dict = {}  # what was found once
+
+
+def whole(task, stack: list, pattern: str = "^$") -> tuple[dict, int, float]:
     "Outcome of an uninterrupted run, how many file operations fit the pattern, and its seconds."
-    place, begun = fresh(stack), time.monotonic()
-    assert done(task, place, Watch(pattern), **options) == 0, said(place)
-    return got(place), json.loads((place / "seen.json").read_text()), time.monotonic() - begun
+    if (task, pattern) not in WHOLE:
+        place, begun = fresh(stack), time.monotonic()
+        assert done(task, place, Watch(pattern)) == 0, said(place)
+        seconds = time.monotonic() - begun
+        WHOLE[task, pattern] = got(place), json.loads((place / "seen.json").read_text()), seconds
+    return WHOLE[task, pattern]
 
 
 def got(place: Path) -> dict | None:
@@ -233,6 +269,8 @@ PHASES = {  # what is written -> task, paths, longest delay until the kill in se
     "PNG masks": (task_run, r"/\.?masks", 0.004, 5),
     "GeoTIFF masks": (task_rasters, r"/runs/rasters", 0.3, 5),
     "Result": (task_run, r"/results/", 0.002, 5),
+    "stage two": (task_second, None, 0.0, 6),
+    "fitting by two processes": (task_spread, None, 0.0, 3),
 }
 
 
@@ -240,7 +278,7 @@ def experiment_kill(stack: list, rng: random.Random, short: bool) -> dict:
     "SIGKILL at random moments."
     found = {}
     for name, (task, pattern, delay, kills) in PHASES.items():
-        kills = 1 if short else kills
+        kills = min(kills, task is not task_spread) if short else kills
         counts = dict(kills=0, same=0, broken=[], left=[])
         expected, events, seconds = whole(task, stack, pattern or "^$")
         while counts["kills"] < kills:
@@ -250,8 +288,7 @@ def experiment_kill(stack: list, rng: random.Random, short: bool) -> dict:
             else:
                 pid = start(task, place)
                 time.sleep(rng.uniform(0.2, 0.9) * seconds)
-                os.kill(pid, signal.SIGKILL)
-                code = end(pid)
+                code = kill(pid)
             if code != -signal.SIGKILL:
                 continue  # it had ended
             counts["kills"] += 1
@@ -336,34 +373,51 @@ def kill_data_prep(stack: list, rng: random.Random, kills: int) -> dict:
     return counts
 
 
+STOPS = {  # what is stopped -> task, stops
+    "stage one": (task_run, 15),
+    "stage two": (task_second, 6),
+    "fitting by two processes": (task_spread, 3),
+}
+
+
 def experiment_stop(stack: list, rng: random.Random, short: bool) -> dict:
     "SIGTERM, SIGUSR1 or a time limit at random moments: code 75, at once; then as if nothing had been."
+    found = {}
+    for name, (task, stops) in STOPS.items():
+        stops = -(-stops // 6) if short else stops
+        expected, _, seconds = whole(task, stack)
+        counts = dict(stops=0, code_75=0, same=0, mid_epoch=0, slowest=0.0, broken=[], left=[])
+        while counts["stops"] < stops:
+            place, options = fresh(stack), dict(num_workers=counts["stops"] % 3) if task is task_run else {}
+            how = rng.choice([signal.SIGTERM, signal.SIGUSR1])
+            pid = start(task, place, **options)
+            time.sleep(rng.uniform(0.2, 0.8) * seconds)
+            os.kill(pid, how)
+            asked = time.monotonic()
+            code = end(pid)
+            if code in (0, -how):  # had ended, or not begun
+                continue
+            counts["stops"] += 1
+            counts["slowest"] = max(counts["slowest"], round(time.monotonic() - asked, 2))
+            counts["code_75"] += code == RESUME
+            if code != RESUME:
+                print("stopped with", code, said(place)[-3000:], file=sys.stderr)
+            counts["broken"] += broken(place / "runs")
+            for last in (place / "runs").glob("fits/*/last.ckpt"):
+                counts["mid_epoch"] += "batches" in read_checkpoint(last)
+            counts["same"] += done(task, place, **options) == 0 and got(place) == expected
+            counts["left"] += left_over(place / "runs")
+        found[name] = counts
+    return found | {"under a time limit": limited(stack)}
+
+
+def limited(stack: list) -> dict:
+    "A run in slices of a third of its time."
     expected, _, seconds = whole(task_run, stack)
-    counts = dict(stops=0, code_75=0, same=0, mid_epoch=0, slowest=0.0, broken=[], left=[])
-    while counts["stops"] < (3 if short else 15):
-        place, workers = fresh(stack), counts["stops"] % 3
-        how = rng.choice([signal.SIGTERM, signal.SIGUSR1])
-        pid = start(task_run, place, num_workers=workers)
-        time.sleep(rng.uniform(0.2, 0.8) * seconds)
-        os.kill(pid, how)
-        asked = time.monotonic()
-        code = end(pid)
-        if code in (0, -how):  # had ended, or not begun
-            continue
-        counts["stops"] += 1
-        counts["slowest"] = max(counts["slowest"], round(time.monotonic() - asked, 2))
-        counts["code_75"] += code == RESUME
-        if code != RESUME:
-            print("stopped with", code, said(place)[-3000:], file=sys.stderr)
-        counts["broken"] += broken(place / "runs")
-        for last in (place / "runs").glob("fits/*/last.ckpt"):
-            counts["mid_epoch"] += "batches" in read_checkpoint(last)
-        counts["same"] += done(task_run, place, num_workers=workers) == 0 and got(place) == expected
-        counts["left"] += left_over(place / "runs")
     place, starts = fresh(stack), 1
     while (code := done(task_limited, place, seconds=seconds / 3)) == RESUME:
         starts += 1
-    return counts | dict(starts_under_a_time_limit=starts, same_under_a_time_limit=code == 0 and got(place) == expected)
+    return dict(starts=starts, same=int(code == 0 and got(place) == expected), left=left_over(place / "runs"))
 
 
 def task_limited(place: Path, seconds: float) -> dict:
@@ -526,6 +580,7 @@ def task_long(place: Path, steps: int, masks: int) -> dict:
         if 2 * index % max(1, masks // 20) == 0:
             seen.append(dict(masks=2 * index) | rest())
     written = sum(1 for _ in (place / "runs" / "masks").iterdir())
+    seen.append(dict(masks=written) | rest())
     return dict(steps=sampler.seen, masks=seen, written=written)
 
 

@@ -1,7 +1,11 @@
-"The attention explorer in JupyterLab, operated in a real browser (pip install 'ctm[browser]', and a Chromium)."
+"""JupyterLab in a real browser: the explorer and the tutorials (pip install 'ctm[browser]', and a Chromium).
+
+CTM_TUTORIALS=all runs every tutorial, ten minutes, instead of the shortest.
+"""
 
 import json
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -26,6 +30,9 @@ model = build_model(config, len(data.classes)).eval()
 model.blocks[1].attn.head_gate.log_alpha.data[1:] = -5""",
     "ctm.explore(model, data, threshold='value:0.6')",
 )
+TUTORIALS = sorted(ROOT.glob("nbs/tutorial_*.ipynb"))
+if os.environ.get("CTM_TUTORIALS") != "all":
+    TUTORIALS = [p for p in TUTORIALS if p.stem == "tutorial_quickstart"]
 IMAGE, CLASS_MAP, BINARY, MASK, TRUTH, HEADS = range(6)  # pictures from left to right, then the grid
 
 
@@ -34,9 +41,7 @@ class Lab:
 
     def __init__(self, home):
         self.home, self.token, self.errors = home, secrets.token_hex(8), []
-        cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-        kernel = dict(name="python3", display_name="Python 3", language="python")
-        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), home / "x.ipynb")
+        self.write("x.ipynb", [nbformat.v4.new_code_cell(source) for source in CELLS])
         news = home / ".settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
         news.parent.mkdir(parents=True)
         news.write_text(json.dumps(dict(fetchNews="false", checkForUpdates=False)))
@@ -60,19 +65,36 @@ class Lab:
                 time.sleep(0.2)
         raise RuntimeError((home / "lab.log").read_text()[-2000:])
 
+    def write(self, name, cells):
+        kernel = dict(name="python3", display_name="Python 3", language="python")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), self.home / name)
+
     def ask(self, path, method="GET"):
         request = urllib.request.Request(f"{self.url}/api/{path}", method=method)
         request.add_header("Authorization", f"token {self.token}")
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read() or "null")
 
-    def open(self, browser):
+    def open(self, browser, name="x.ipynb"):
         page = browser.new_page(viewport=dict(width=1400, height=1000))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(f"{self.url}/lab/tree/x.ipynb?reset&token={self.token}")
+        page.goto(f"{self.url}/lab/tree/{name}?reset&token={self.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         return page
+
+    def run(self, browser, name):
+        "The notebook after `Run All Cells`, which has begun."
+        page = self.open(browser, name)
+        page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python 3")', timeout=60_000)
+        page.wait_for_selector('text="Python 3 (ipykernel) | Idle"', timeout=60_000)  # before, a run asks for a kernel
+        menu(page, "Run", "Run All Cells")
+        return page
+
+    def end(self):
+        "No kernel is left."
+        for session in self.ask("sessions"):
+            self.ask(f"sessions/{session['id']}", "DELETE")
 
 
 def menu(page, *names):
@@ -91,10 +113,7 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(lab, browser):
     "The notebook after `Run All Cells`."
-    page = lab.open(browser)
-    page.wait_for_selector('.jp-Toolbar-kernelName:has-text("Python 3")', timeout=60_000)
-    page.wait_for_selector('text="Python 3 (ipykernel) | Idle"', timeout=60_000)  # before it, a run asks for a kernel
-    menu(page, "Run", "Run All Cells")
+    page = lab.run(browser, "x.ipynb")
     page.wait_for_selector(".ctm-image", timeout=120_000)
     page.wait_for_function("document.querySelectorAll('.ctm-image').length == 6", timeout=30_000)
     keep(page, "explorer")
@@ -216,8 +235,7 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
     assert before not in kept[1]["text/html"], "what was found is what is saved"
     assert list(kept[0]) == ["application/vnd.jupyter.widget-view+json", "text/plain"]
     page.close()
-    for session in lab.ask("sessions"):
-        lab.ask(f"sessions/{session['id']}", "DELETE")
+    lab.end()
     again = lab.open(browser)
     still = again.locator("figure[class^=ctm-still] img")
     sync_api.expect(still).to_be_visible(timeout=30_000)
@@ -225,3 +243,30 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
     sync_api.expect(again.locator("text=Error displaying widget")).to_be_hidden()
     assert "pixel accuracy" in still.get_attribute("alt")
     keep(again, "explorer-saved")
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs_and_is_saved_clean(lab, browser, path):
+    wanted, done = nbformat.read(path, 4).cells, lab.home / f"{path.stem}.done"
+    mark = nbformat.v4.new_code_cell(f"open({done.name!r}, 'w').close()")
+    lab.write(path.name, [*wanted, mark])
+    lab.errors.clear()
+    page = lab.run(browser, path.name)
+    for _ in range(600):
+        if done.exists():
+            break
+        page.wait_for_timeout(1000)
+    keep(page, path.stem)
+    menu(page, "File", "Save Notebook")
+    page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
+    page.close()
+    lab.end()
+    saved = nbformat.read(lab.home / path.name, 4).cells[:-1]
+    assert [cell.source for cell in saved] == [cell.source for cell in wanted]
+    assert (lab.home / path.name).stat().st_size < 500_000
+    for cell, old in zip(saved, wanted, strict=True):
+        kinds = [(out.output_type, out.get("name")) for out in cell.get("outputs", [])]
+        assert ("stream", "stderr") not in kinds and "error" not in dict(kinds), f"{cell.source}\n{cell.outputs}"
+        assert bool(kinds) == bool(old.get("outputs")), f"other outputs than in the repository:\n{cell.source}"
+        assert not re.search(re.escape(str(lab.home)), json.dumps(cell.get("outputs", []))), "a folder of one machine"
+    assert done.exists() and not lab.errors

@@ -135,6 +135,27 @@ def test_readme_follows_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_readme_names_every_module_and_notebook():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {p.relative_to(ROOT / "ctm").as_posix() for p in (ROOT / "ctm").rglob("*.py") if p.name[0] != "_"}
+    tree = set(re.findall(r"^  (\S+\.py) +\S", text, flags=re.M))
+    assert named == tree, "run nbs/index.ipynb, then `make export`"
+    missing = [p.name for p in NOTEBOOKS if p.stem != "index" and f"({p.relative_to(ROOT).as_posix()})" not in text]
+    assert not missing, f"index.ipynb does not say what {missing} hold"
+
+
+def test_the_package_index_gets_absolute_links(tmp_path):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "ctm").mkdir()
+    shutil.copy(ROOT / "ctm" / "__init__.py", tmp_path / "ctm")
+    done = run("-c", "from setuptools.build_meta import prepare_metadata_for_build_wheel as p; p('.')", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    links = re.findall(r"\]\(([^)]+)\)", metadata.read_text(encoding="utf-8").partition("\n\n")[2])
+    assert len(links) > 50 and all(link.startswith("https://") for link in links), links
+
+
 @pytest.mark.parametrize("page", ["README.md", "data_prep/README.md"])
 def test_links_of_a_page_on_disk(page):
     links = re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ pytestmark = needs_chromium
 PAGES = ["index", "tutorial_quickstart", "attention", "guide_reproduce", "search"]
 if os.environ.get("CTM_SITE_PAGES") == "all":
     found = [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in sorted(ROOT.glob("nbs/**/*.ipynb"))]
-    PAGES = [*(re.sub(r"(^|/)\d+[a-z]?_", r"\1", name) for name in found), "search", "genindex"]
+    PAGES = [*(re.sub(r"(^|/)\d+[a-z]?_", r"\1", name) for name in found), "api", "search", "genindex"]
 SIZES = {"phone": dict(width=390, height=844), "desktop": dict(width=1280, height=900)}
 COLORS = ("light", "dark")
 FAULTS = """() => {

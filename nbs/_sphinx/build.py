@@ -47,10 +47,10 @@ def page_name(path: str) -> str:
     return _nbpath2html(Path(path).relative_to("nbs")).with_suffix("").as_posix()
 
 
-PARTS = {  # of the contents, in the order in which a reader asks; every page that is not named is in the last
+PARTS = {  # of the contents, in the order in which a reader asks; every page that is not named is in REFERENCE
     "Try it": ["tutorial_quickstart", "tutorial_attention", "live"],
-    "Your own images": ["tutorial_own_images", "tutorial_satellite", "own_data"],
     "The method": ["attention", "heads", "model", "pruning", "loss", "fit", "pseudomask", "refine", "crf", "metrics"],
+    "Your own images": ["tutorial_own_images", "tutorial_satellite", "own_data"],
     "Reproduce the paper": [
         "guide_reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation", "masking_ratio",
         "qualitative", "claims", "parameters", "real_tiles",
@@ -60,19 +60,30 @@ PARTS = {  # of the contents, in the order in which a reader asks; every page th
     "Speed and scale": ["benchmark", "growth", "planning"],
     "Reliability": ["reliability", "hostile"],
     "Extend it": ["guide_extend", "tutorial_new_dataset"],
-    "About": ["guide_limits", "guide_gallery", "guide_glossary"],
-    "Reference": [],
+    "API": ["api"],
+    "About": ["guide_gallery", "guide_glossary", "guide_differences", "guide_limits", "guide_cite"],
+}  # fmt: skip
+REFERENCE = {  # of the page `api`: every module is on it; what is named nowhere is in the last
+    "The method": PARTS["The method"] + ["pretrained", "products", "reference"],
+    "Data": ["data", "views", "cache", "labels", "values", "files", "picture", "feed", "bare", "datasets/"],
+    "Embedded sets": ["synthetic", "textures", "objects", "scenes"],
+    "Training": ["config", "recipes", "schedule", "loop", "processes", "chance", "spread", "checkpoint", "saver"],
+    "Runs, tables and figures": [
+        "experiment", "results", "tables", "show", "reports", "compare", "gains", "ideas", "beyond", "picks", "cost",
+    ],
+    "Your own images": ["own", "windows", "raster"],
+    "Baselines": ["baselines", "cam", "rollout", "mctformer"],
+    "Stage two": ["network", "masked", "stage_two", "submission"],
+    "The attention explorer": ["live", "explorer", "rows", "panels", "widgets"],
+    "Speed and scale": ["plain", "bench", "roofline", "curves", "budget", "scale"],
+    "Reliability": ["core", "stop", "execute", "guard", "mutants", "targets", "fuzz", "errors", "survival"],
+    "Others": [],
 }  # fmt: skip
 
 
-def contents(names: list[str]) -> dict[str, list[str]]:
-    "Pages of each part, each page once."
-    found = {
-        part: [n for w in wanted for n in names if n == w or w.endswith("/") and n.startswith(w)]
-        for part, wanted in PARTS.items()
-    }
-    placed = {"index", *(n for part in found.values() for n in part)}
-    return found | {"Reference": [n for n in names if n not in placed]}
+def chosen(wanted: list[str], names: list[str]) -> list[str]:
+    "The names that are wanted, in that order; `folder/` wants all that are in it."
+    return [n for w in wanted for n in names if n == w or w.endswith("/") and n.startswith(w)]
 
 
 def label(page: str, name: str) -> str:
@@ -132,6 +143,8 @@ class Page:
         self.path, self.name, self.cells = path, page_name(path), documented(path)
         headings = re.findall(r"^### (\S+)$", "\n".join(c.get("doc", "") for c in self.cells), flags=re.M)
         self.anchors = {label(self.name, h): h for h in reversed(headings)}  # `Cached` may share `cached`'s
+        texts = "\n".join(c.source for c in self.cells if c.cell_type == "markdown")
+        self.about = re.search(r"^> (.+)$", texts, flags=re.M)[1]
 
     def text(self, s: str, labels: set[str]) -> str:
         "Markdown of nbdev and Quarto -> MyST."
@@ -210,22 +223,41 @@ class Page:
         return new_code_cell(source, outputs=c.outputs, metadata={"tags": tags})
 
 
+def api_page(pages: dict[str, Page], below: list[str]) -> list:
+    "Every module and its public names, group by group. `below` hang under this page in the contents."
+    listed, cells = set(), [new_markdown_cell("# API\n\n> Every public name, by what it is for")]
+    for group, wanted in REFERENCE.items():
+        names = chosen(wanted, list(pages)) or [n for n in pages if n not in listed and pages[n].anchors]
+        listed |= {*names}
+        lines = [f"## {group}", ""] if names else []
+        for name in names:
+            anchors = sorted(pages[name].anchors.items(), key=lambda item: item[1].lower())
+            links = ", ".join(f"[`{shown}`](#{anchor})" for anchor, shown in anchors if "." not in shown)
+            lines.append(f"- [**{name.replace('/', '.')}**](/{name}.ipynb): {pages[name].about}  \n  {links}")
+        cells.append(new_markdown_cell("\n".join(lines)))
+    return [*cells, toctree(below)]
+
+
+def toctree(names: list[str], caption: str = ""):
+    "A part of the contents."
+    head = ["```{toctree}", ":hidden:", *([f":caption: {caption}"] if caption else [])]
+    return new_markdown_cell("\n".join([*head, "", *names, "```"]))
+
+
 def write_sources(folder: Path) -> None:
     "The site as Sphinx reads it: MyST notebooks, the figures, a table of contents on the first page."
-    pages = [Page(p.relative_to(ROOT).as_posix()) for p in sorted(nbglob(CFG.nbs_path, as_path=True))]
-    names = [p.name for p in pages]
-    if twice := {n for n in names if names.count(n) > 1}:
-        raise SystemExit(f"two notebooks make the same page: {twice}")
-    labels = set().union(*(p.anchors for p in pages))
-    toc = contents(names)
-    for page in pages:
-        cells = list(page.convert(labels))
-        if page.name == "index":
-            for part, listed in toc.items():
-                lines = ["```{toctree}", ":hidden:", f":caption: {part}", "", *listed, "```"]
-                cells += [new_markdown_cell("\n".join(lines))] if listed else []
+    paths = [p.relative_to(ROOT).as_posix() for p in sorted(nbglob(CFG.nbs_path, as_path=True))]
+    pages = {page_name(path): Page(path) for path in paths}
+    if len(pages) < len(paths):
+        raise SystemExit(f"two notebooks make the same page: {paths}")
+    labels = set().union(*(p.anchors for p in pages.values()))
+    parts = {part: chosen(wanted, [*pages, "api"]) for part, wanted in PARTS.items()}
+    rest = [name for name in pages if name != "index" and not any(name in part for part in parts.values())]
+    made = {name: list(page.convert(labels)) for name, page in pages.items()} | dict(api=api_page(pages, rest))
+    made["index"] += [toctree(listed, part) for part, listed in parts.items()]
+    for name, cells in made.items():
         spec = {"name": "python3", "display_name": "python3", "language": "python"}
-        target = folder / f"{page.name}.ipynb"
+        target = folder / f"{name}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": spec}), target)
     if (ROOT / "figures").exists():

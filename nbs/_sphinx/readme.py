@@ -26,7 +26,7 @@ def relink(
 
 
 def blocks(nb: dict) -> Iterator[str]:
-    "Markdown cells as they are; code cells fenced unless they ask not to be shown, their text outputs below."
+    "Markdown cells as they are; code cells fenced unless they ask not to be shown, their outputs below."
     for cell in nb["cells"]:
         source = "".join(cell["source"])
         if re.search(r"^#\| *(hide|include: *false)", source, flags=re.M):
@@ -38,6 +38,9 @@ def blocks(nb: dict) -> Iterator[str]:
             if code and not re.search(r"^#\| *echo: *false", source, flags=re.M):
                 yield f"```python\n{code}\n```"
             for out in cell["outputs"]:
+                if "text/markdown" in out.get("data", {}):
+                    yield relink("".join(out["data"]["text/markdown"]), "nbs", str)
+                    continue
                 text = "".join(out.get("text") or out.get("data", {}).get("text/plain", ""))
                 if text.strip() and out.get("name") != "stderr" and "image/png" not in out.get("data", {}):
                     yield f"```text\n{text.rstrip()}\n```"
