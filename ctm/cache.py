@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from .core import BadFileError, DiskFullError, atomic_folder, check_choice, runs_root
 from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
+from .progress import Progress
 
 LAYOUT = 3  # of the cache's files: another number, another cache
 CHECKED = 16  # samples whose checksums are compared when a cache is opened
@@ -58,7 +58,7 @@ def decode(
 ) -> None:
     "Write a data set as arrays, with a checksum of each sample."
     arrays, kept, reasons, sums = None, [], [], []
-    for index in tqdm(range(len(dataset)), desc=f"decoding {dataset.name}", leave=False, delay=2):
+    for index in Progress(range(len(dataset)), desc=f"decoding {dataset.name}"):
         try:
             parts = dict(zip(("images", "masks"), dataset.read(index), strict=True))
             parts["labels"] = np.asarray(dataset.read_label(index), np.uint8) if dataset.share is None else np.zeros(0)

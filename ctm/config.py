@@ -196,10 +196,16 @@ def check_parameters(
     variables: dict,  # the notebook's `globals()`, before anything else was defined
     *allowed: str,  # names of the parameters
 ) -> None:
-    "Refuse a plain variable that is no parameter of the notebook (ours)."
+    "Refuse a plain variable that is no parameter of the notebook, and a parameter of another kind (ours)."
     for name, value in variables.items():
         if not name.startswith("_") and isinstance(value, str | int | float | None):
             check_choice("parameter", name, allowed)
+    for name, kind in variables.get("__annotations__", {}).items():
+        value = variables.get(name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name in allowed and not isinstance(float(value) if whole and not isinstance(value, kind) else value, kind):
+            shown = getattr(kind, "__name__", str(kind))
+            raise ValueError(f"{name}={value!r} is no {shown}; papermill takes a list or a dict as -y '{name}: ...'")
 
 # %% ../nbs/10_config.ipynb #83d81071
 def data_root_of(

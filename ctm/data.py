@@ -17,10 +17,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from .core import BadFileError, check_choice
 from .picture import class_table, describe_samples
+from .progress import Progress
 from .pseudomask import IGNORE
 
 log = logging.getLogger("ctm")
@@ -127,7 +127,7 @@ class ImageDataset(Dataset):
         chosen = evenly(len(self), limit)
         shown = set(chosen[:: max(1, len(chosen) // columns)][:columns])
         samples, counted = [], []
-        for index in tqdm(chosen, desc=f"counting {self.name}", leave=False, delay=2):
+        for index in Progress(chosen, desc=f"counting {self.name}"):
             sample = self[index]
             counted.append(dict(label=sample["label"], mask=sample["mask"]))
             samples += [sample] if index in shown else []
@@ -212,7 +212,7 @@ def readable(
 ) -> Subset:  # without the images that cannot be read
     "The images that decode, with one warning that counts the others."
     kept, reasons = [], []
-    for index in tqdm(range(len(dataset)), desc=f"checking {dataset.name}", leave=False, delay=2):
+    for index in Progress(range(len(dataset)), desc=f"checking {dataset.name}"):
         try:
             dataset[index]
             kept.append(index)

@@ -30,6 +30,7 @@ from .metrics import SegmentationScores, scores
 from .model import ClassTokenViT
 from .picture import save_mask
 from .processes import describe_batch, join_processes, memory_for, my_turn, summed, wait_for_all
+from .progress import Progress
 from .pruning import open_heads, prune_heads, sparsity
 from .pseudomask import IGNORE, pseudo_mask
 from .results import Result, keep, load_result, result_path
@@ -46,7 +47,8 @@ def mask_batches(
     maps_of: Callable | None = None,  # (model, image, given labels or None) -> (logits, maps); None: `attention_maps`
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name
     "Pseudo-masks of all images, with what they were made from; each process takes every n-th image."
-    for index, batch in enumerate(loader(part_of(dataset), config.batch_size)):
+    batches = loader(part_of(dataset), config.batch_size)
+    for index, batch in enumerate(Progress(batches, desc=f"masking {dataset.name}", unit="batch")):
         with memory_for(lambda i=index, b=batch: describe_batch("masks", i, b), "lower batch_size or img_size"):
             made = _mask_batch(model, batch, dataset, config, prob_model, maps_of)
         yield made

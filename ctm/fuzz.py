@@ -189,7 +189,7 @@ def fuzz_table(
     whole = [column for column in frame if column not in ("memory_mb", "seconds")]
     return frame.astype({column: int for column in whole})
 
-# %% ../nbs/29b_fuzz.ipynb #919ffa2c
+# %% ../nbs/29b_fuzz.ipynb #39c09d58
 def recorded() -> dict:  # as `fuzz`
     "The run that is kept in figures/fuzz.json."
     return read_json(repo_root() / "figures" / "fuzz.json")
@@ -200,7 +200,7 @@ def fuzz_figure(
 ) -> Figure:  # one bar per reader
     "Where the mutants of each reader ended."
     frame = pd.DataFrame(found["readers"]).set_index("reader")[::-1]
-    figure, ax = plt.subplots(figsize=(6, 0.19 * len(frame) + 1), dpi=60)
+    figure, ax = plt.subplots(figsize=(6, 0.19 * len(frame) + 1.2), dpi=60, layout="constrained")
     left = np.zeros(len(frame))
     bad = frame[[end for end in ENDS if end not in GOOD]].sum(axis=1)
     parts = {"read, and right": frame["read"], "typed error": frame[list(GOOD[1:])].sum(axis=1), "failure": bad}
@@ -211,9 +211,8 @@ def fuzz_figure(
     ax.set_yticks(range(len(frame)), frame.index, fontsize=7)
     ax.set(xlabel="percent of the mutants", xlim=(0, 100), ylim=(-0.6, len(frame) - 0.4))
     ax.set_title(f"{found['mutants']:,} mutants, {len(found['failures'])} failures", fontsize=9)
-    ax.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    figure.legend(fontsize=7, ncols=3, frameon=False, loc="outside lower center")
     ax.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     return figure
 
 # %% ../nbs/29b_fuzz.ipynb #dce3b203

@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .chance import holding
 from .core import atomic_path, write_whole
 from .feed import Feed, mixed_seed
 from .processes import describe_batch, memory_for, my_turn, summed, trainer_options, wait_for_all
+from .progress import Progress
 from .saver import KeptCheckpoints, Saver, last_checkpoint
 from .stop import finishing, stoppable
 
@@ -115,12 +115,11 @@ class EpochBar(Callback):
     shown = ("bce", "ce", "sparsity", "val_accuracy")  # of what is logged
 
     def on_train_start(self, trainer, module):
-        self.bar = tqdm(
+        self.bar = Progress(
             total=trainer.estimated_stepping_batches,
             initial=trainer.global_step,
             desc="fitting",
             unit="step",
-            leave=False,
         )
 
     def on_train_batch_end(self, trainer, module, *_):

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
 from .core import atomic_path, data_root, versions
@@ -28,6 +27,7 @@ from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
 from .guard import figure_text, read_json
 from .picture import legend, paint, to_rgb
+from .progress import Progress
 from .raster import mask_file
 from .stop import stoppable
 from .synthetic import make
@@ -183,7 +183,7 @@ def mask_own(
     names, rows = own_images(plan) if folder == plan.images else find_images(folder), {}
     _refuse_twins(names)
     with stoppable():
-        for name in tqdm(names, desc="masking", leave=False, delay=2):
+        for name in Progress(names, desc="masking"):
             source, size = folder / name, image_size(folder / name)
             large = plan.config.data.get("tile") or any(s > 2 * w for s, w in zip(size, seen, strict=True))
             options = dict(overlap=overlap, as_rgb=plan.config.data.get("as_rgb", False), label=known.get(name))

@@ -16,12 +16,12 @@ import rasterio
 import torch
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
-from tqdm import tqdm
 
 from .core import atomic_path
 from .files import image_size, is_raster, open_raster, read_image, read_raster
 from .guard import plain
 from .picture import color_bytes, save_mask
+from .progress import Progress
 from .pseudomask import IGNORE
 from .windows import Masker, block_masks, grid_of
 
@@ -54,7 +54,7 @@ def mask_file(
         read, place_of = stack.enter_context(open_source(source, as_rgb))
         write = stack.enter_context(open_target(target, size, place_of, masker, 1))
         write_maps = stack.enter_context(open_target(maps, size, place_of, masker, len(masker.classes)))
-        for place in tqdm(blocks, desc=f"masking {source.name}", leave=False, delay=2):
+        for place in Progress(blocks, desc=f"masking {source.name}"):
             mask, found = block_masks(masker, read, windows, place, maps is not None, label)
             counts += np.bincount(mask.ravel(), minlength=len(counts))
             write(mask[None], place)

@@ -32,6 +32,7 @@ from .masked import WithMasks, score_masked, write_pseudo_masks
 from .metrics import SegmentationScores
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
 from .processes import describe_batch, memory_for, my_turn
+from .progress import Progress
 from .results import Result, load_result, result_path
 from .stop import drop_lock, stoppable
 from .views import center_view
@@ -66,7 +67,8 @@ def predict_masks(
 ) -> Iterator[dict]:  # image (B, K, H, W), mask and pred (B, H, W), name
     "Masks of all images; no label and no mask is looked at."
     device = next(network.parameters()).device
-    for index, batch in enumerate(loader(part_of(dataset), batch_size)):
+    batches = loader(part_of(dataset), batch_size)
+    for index, batch in enumerate(Progress(batches, desc=f"segmenting {dataset.name}", unit="batch")):
         image, mask = (center_view(batch[key], size or batch["mask"].shape[1:]) for key in ("image", "mask"))
         with memory_for(lambda i=index, b=batch: describe_batch("segmentation", i, b)):
             pred = mean_prob(network, image.to(device), scales, flip).argmax(1).cpu()

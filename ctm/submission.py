@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from .cache import Cached
 from .core import BadFileError, atomic_path
@@ -22,6 +21,7 @@ from .data import ImageDataset, Subset
 from .experiment import png_name
 from .masked import WithMasks
 from .picture import voc_palette
+from .progress import Progress
 from .pseudomask import IGNORE
 from .views import Resized, resize_mask
 
@@ -57,7 +57,7 @@ def original_masks(
         raise ValueError(f"values={list(values)}: need {len(data.mask_classes)} numbers from 0 to {IGNORE - 1}")
     lut = np.full(IGNORE + 1, IGNORE, np.uint8)
     lut[: len(values)] = values
-    for index in tqdm(range(len(data)), desc=f"exporting {data.name}", leave=False, delay=2):
+    for index in Progress(range(len(data)), desc=f"exporting {data.name}"):
         yield data.names[index], lut[original_mask(data, index, data.mask(index))]
 
 # %% ../nbs/22c_submission.ipynb #47e7c85b

@@ -18,11 +18,12 @@ from ..core import BadFileError, DatasetNotFoundError, check_choice
 from ..data import ImageDataset, warn_skipped
 from ..files import open_raster, read_bands
 from ..guard import plain, read_text, reading
+from ..picture import named_colors
 from ..pseudomask import IGNORE
 
 # %% ../../nbs/datasets/dfc2020.ipynb #9cfa5884
 CLASSES = ("forest", "shrubland", "grassland", "wetlands", "croplands", "urban", "barren", "water")
-COLORS = ("#117733", "#999933", "#88CC88", "#44AA99", "#DDCC77", "#CC6677", "#AA8866", "#332288")
+COLORS = named_colors(CLASSES)
 RAW = (1, 2, 4, 5, 6, 7, 9, 10)  # values of the label band, in the order of CLASSES
 
 TO_CLASS = np.full(256, IGNORE, np.uint8)  # value of the label band -> class, 255 = ignored

@@ -19,7 +19,7 @@ from ..data import ImageDataset, Subset, evenly
 from ..files import SUFFIXES, band_count, check_same_size, image_size, read_image, read_sparse
 from ..guard import inside, read_json, reading
 from ..labels import LabelTable, label_table, split_rows
-from ..picture import class_colors
+from ..picture import named_colors
 from ..pseudomask import IGNORE
 from ..values import MaskValues
 from ..views import Resized, Tiles
@@ -94,7 +94,7 @@ class Folder(ImageDataset):
                 f"{masks}: what do the masks' numbers mean? give mask_values=, or classes= in their order"
             )
         check_range("share", share, 0, 1)
-        self.colors, self.share = class_colors(len(self.classes)), share if self.table.labels is None else None
+        self.colors, self.share = named_colors(self.classes), share if self.table.labels is None else None
         self.values = MaskValues(self.classes, mask_values, background)
         self.background = self.values.background
         self.masks = [None] * len(self) if masks is None else find_masks(Path(masks), self.names, self.table.rows)

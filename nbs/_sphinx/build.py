@@ -67,7 +67,9 @@ REFERENCE = {  # of the page `api`: every module is on it; what is named nowhere
     "The method": PARTS["The method"] + ["pretrained", "products", "reference"],
     "Data": ["data", "views", "cache", "labels", "values", "files", "picture", "feed", "bare", "datasets/"],
     "Embedded sets": ["synthetic", "textures", "objects", "scenes"],
-    "Training": ["config", "recipes", "schedule", "loop", "processes", "chance", "spread", "checkpoint", "saver"],
+    "Training": [
+        "config", "recipes", "schedule", "loop", "progress", "processes", "chance", "spread", "checkpoint", "saver",
+    ],
     "Runs, tables and figures": [
         "experiment", "results", "tables", "show", "reports", "compare", "gains", "ideas", "beyond", "picks", "cost",
     ],
@@ -252,7 +254,9 @@ def write_sources(folder: Path) -> None:
         raise SystemExit(f"two notebooks make the same page: {paths}")
     labels = set().union(*(p.anchors for p in pages.values()))
     parts = {part: chosen(wanted, [*pages, "api"]) for part, wanted in PARTS.items()}
-    rest = [name for name in pages if name != "index" and not any(name in part for part in parts.values())]
+    placed = {"index", *(name for listed in parts.values() for name in listed)}
+    order = [name for wanted in REFERENCE.values() for name in chosen(wanted, list(pages))]
+    rest = [name for name in dict.fromkeys([*order, *pages]) if name not in placed]
     made = {name: list(page.convert(labels)) for name, page in pages.items()} | dict(api=api_page(pages, rest))
     made["index"] += [toctree(listed, part) for part, listed in parts.items()]
     for name, cells in made.items():
