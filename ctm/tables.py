@@ -6,7 +6,8 @@
 __all__ = ['NAMES', 'BESIDE', 'PAPER', 'FIELD', 'Row', 'run_row', 'score_of', 'spread', 'seeds_note', 'score_table',
            'summary_table', 'best_rows', 'styled', 'save_table']
 
-# %% ../nbs/23_tables.ipynb #791bf305
+# %% ../nbs/23_tables.ipynb #8368004e
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,8 @@ def save_table(
     "Write runs/tables/NAME.csv and NAME.tex, each whole or not at all; the caption stands in both."
     path, bold = runs_root() / "tables" / f"{file_part(name, 200)}.csv", {c: set(best_rows(table, c)) for c in columns}
     with atomic_path(path) as temporary:
-        temporary.write_text(f"# {plain(caption, 1000)}\n" + table.to_csv(index=False), "utf-8", "replace")
+        text = table.map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+        temporary.write_text(f"# {plain(caption, 1000)}\n{text}", "utf-8", "replace")
     tex = table.astype(str).map(_escaped).rename(columns=_escaped)
     for column, rows in bold.items():
         tex[_escaped(column)] = [f"\\textbf{{{v}}}" if i in rows else v for i, v in enumerate(tex[_escaped(column)])]
@@ -201,7 +203,13 @@ def save_table(
         temporary.write_text("\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}", r"\end{table}", ""]))
     return path
 
-# %% ../nbs/23_tables.ipynb #668b31bb
+# %% ../nbs/23_tables.ipynb #0fd38c2f
+def _no_formula(cell: object) -> object:
+    "A cell that a spreadsheet shows instead of computing it; numbers, signs and dashes stay."
+    formula = isinstance(cell, str) and re.match(r"\s*(=|@|[+-](?!\d|$))", cell)
+    return f"'{cell}" if formula else cell
+
+
 def _escaped(text: str) -> str:
     "Text as LaTeX prints it."
     signs = {sign: "\\" + sign for sign in "%&_#${}"} | {"\\": r"\textbackslash{}", "±": r"$\pm$"}

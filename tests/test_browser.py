@@ -249,7 +249,10 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
 def test_a_tutorial_runs_and_is_saved_clean(lab, browser, path):
     wanted, done = nbformat.read(path, 4).cells, lab.home / f"{path.stem}.done"
     mark = nbformat.v4.new_code_cell(f"open({done.name!r}, 'w').close()")
-    lab.write(path.name, [*wanted, mark])
+    for cell in (blank := [nbformat.from_dict(cell) for cell in wanted]):
+        if cell.cell_type == "code":
+            cell.outputs = []  # a widget that was saved has no model any more, and the console says so
+    lab.write(path.name, [*blank, mark])
     lab.errors.clear()
     page = lab.run(browser, path.name)
     for _ in range(600):

@@ -175,6 +175,7 @@ HOME = re.compile(r"(?<![\w.:/-])/(home|root|tmp|work|Users|mnt|var)/")
 
 @each(NOTEBOOKS)
 def test_saved_outputs(path):
+    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures: `ctm.picture.crisp_figures()`"
     for cell in code(path):
         for out in cell["outputs"]:
             assert out["output_type"] != "error", f"a saved error: {out['ename']} in\n{source(cell)}"
@@ -190,7 +191,6 @@ def test_library_notebook(path):
     name = module(path)
     assert name == folder + re.sub(r"^\d+[a-z]?_", "", path.stem), "a module is named after its notebook"
     assert len(CELLS[path]) <= NOTEBOOK_CELLS, "split the notebook by idea"
-    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures"
     exported = [s for s in map(source, code(path)) if re.search(r"^#\| *exports?\b", s, flags=re.M)]
     long = {s.split("\n")[1]: n for s in exported if (n := len(s.splitlines())) > lines_allowed(s)}
     assert not long, f"one idea, at most {CELL_LINES} lines ({CLASS_LINES} for one class), per exported cell: {long}"
@@ -217,7 +217,6 @@ def test_report_notebook(path):
 @each(TUTORIALS)
 def test_tutorial_notebook(path):
     assert len(CELLS[path]) <= TUTORIAL_CELLS, "a tutorial has one story"
-    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures"
     shown = [c for c in code(path) if "#| hide" not in source(c)]
     pictures = any("image/png" in out.get("data", {}) for c in shown for out in c["outputs"])
     assert pictures or path.stem.startswith("guide_"), "a tutorial shows pictures"

@@ -626,6 +626,22 @@ def test_the_demo_asks_for_no_network(ask, tmp_path):
     assert ("asked for the network" in done.stdout) == ask
 
 
+def test_the_demo_runs_where_there_is_no_network(tmp_path):
+    cut = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # a notebook's kernel is on loopback
+    try:
+        subprocess.run([*cut, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network may be taken away here: {error}")
+    changes = dict(embed_dim=16, depth=1, num_heads=2, epochs=1)
+    given = dict(dataset="kvasir_seg", root=str(make("kvasir_seg", tmp_path, 6)), changes=changes)
+    report = [ROOT / "nbs" / "sensitivity.ipynb", tmp_path / "out.ipynb", "-y", json.dumps(given), "--no-progress-bar"]
+    command = [*cut, sys.executable, "-m", "papermill", *map(str, report)]
+    env = os.environ | dict(CTM_RUNS=str(tmp_path / "runs"))
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list((tmp_path / "runs" / "results").glob("*.json"))
+
+
 # Mutants, a short run of `python -m ctm.fuzz`; the long one is in figures/fuzz.json
 
 
