@@ -270,6 +270,13 @@ def write_sources(folder: Path) -> None:
         drawing.with_name(f"{drawing.stem}-dark.svg").write_text(darken(drawing.read_text()))
 
 
+def name_toggles(html: Path) -> None:
+    "Words for what opens a part of the contents; the theme shows an arrow alone."
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace("<summary><span", '<summary aria-label="Pages of this part"><span'), encoding="utf-8")
+
+
 def main(out: Path) -> int:
     "Build beside `out` and put it in place only when Sphinx had nothing to say."
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -279,6 +286,7 @@ def main(out: Path) -> int:
         options = ["-q", "-W", "--keep-going", "-c", HERE, "-d", Path(tmp, "doctrees")]
         failed = subprocess.call([sys.executable, "-m", "sphinx", *options, src, html])
         if not failed:
+            name_toggles(html)
             if out.exists():
                 out.rename(Path(tmp, "old"))
             html.rename(out)
