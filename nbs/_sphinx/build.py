@@ -274,7 +274,8 @@ def name_toggles(html: Path) -> None:
     "Words for what opens a part of the contents; the theme shows an arrow alone."
     for page in html.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        page.write_text(text.replace("<summary><span", '<summary aria-label="Pages of this part"><span'), encoding="utf-8")
+        text = text.replace("<summary><span", '<summary aria-label="Pages of this part"><span')
+        page.write_text(text, encoding="utf-8")
 
 
 def main(out: Path) -> int:
