@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 import nbformat
+import traitlets.traitlets
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, _nbpath2html, nbglob
@@ -25,6 +26,8 @@ from readme import ROOT, relink
 
 HERE = Path(__file__).resolve().parent
 CFG = get_config(path=HERE)
+# an annotation of traitlets that is imported for type checkers alone; Python before 3.11.4 evaluates it
+vars(traitlets.traitlets).setdefault("Self", "Self")
 SITE = CFG.doc_host + CFG.doc_baseurl
 SOURCE = f"{CFG.git_url}/blob/{CFG.branch}"
 TAGS = {
