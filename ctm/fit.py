@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multilabel_accuracy
 
 from .config import Config, build_model
-from .data import ImageDataset
+from .data import ImageDataset, log
 from .feed import Feed
 from .heads import start_at
 from .loop import LoopModule, claim_folder, run_loop
@@ -123,4 +123,9 @@ def fit(
     module = kind(model, config, train, seed, loss)
     feed = Feed(train, val, config.batch_size, seed, num_workers)
     run_loop(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)
+    if has_gates(module.model) and sparsity(module.model) == 1:
+        log.warning(
+            "%s: every head is closed, so maps are empty and masks say nothing; lower lam, or train for more epochs",
+            train.name,
+        )
     return module.model

@@ -15,6 +15,7 @@ from ctm.experiment import mask_batches, score_masks
 from ctm.fit import fit
 from ctm.loop import NonFiniteLossError
 from ctm.processes import OutOfMemoryError
+from ctm.pruning import sparsity
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ("kill", "kill_command", "stop", "full", "two", "damaged", "long", "determinism", "bad")
@@ -147,10 +148,17 @@ def test_weights_that_explode_name_the_batch(precision, tmp_path):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("change", [dict(gate_lr=1e30), dict(lam=1e30), dict(diversity=1e30)])
-def test_gates_and_penalties_stay_finite(change, precision, tmp_path):
+def test_gates_and_penalties_stay_finite(change, precision, tmp_path, caplog):
     data, config = Made(flat(0, 1, 2, 0, 1, 2, 0, 1)), load_config(**SMALL | dict(epochs=6, batch_size=2) | change)
     model = fit(config, data, data, tmp_path, precision=precision)
     assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert ("every head is closed" in caplog.text) == (sparsity(model) == 1)
+
+
+def test_a_price_that_closes_every_head_is_said(tmp_path, caplog):
+    data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL | dict(epochs=6, batch_size=2, lam=1.0, gate_lr=10.0))
+    assert sparsity(fit(config, data, data, tmp_path)) == 1
+    assert "every head is closed" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["lr", "gate_lr", "lam", "weight_decay", "diversity"])
