@@ -52,6 +52,15 @@ class Plan:
 STEPS = 300  # at least, where no epochs are asked for
 
 
+def _enough(
+    config: Config,  # of a preset
+    images: int,  # to be trained on
+) -> Config:  # with as many epochs as it takes
+    "A fit of enough steps (ours)."
+    epochs = math.ceil(STEPS / math.ceil(images / config.batch_size))
+    return dataclasses.replace(config, epochs=max(config.epochs, epochs))
+
+# %% ../nbs/20_own.ipynb #87979f8a
 def plan_own(
     images: str | Path,  # folder of PNG, JPEG or GeoTIFF images
     labels: str | Path | None,  # .csv of `file,label`; None: labels from masks
@@ -79,9 +88,7 @@ def plan_own(
     )
     config = load_config("folder", preset, **options | changes)
     train, val = (load_dataset(config, split, images.parent) for split in ("train", "val"))
-    if "epochs" not in changes:
-        epochs = math.ceil(STEPS / math.ceil(len(train) / config.batch_size))
-        config = dataclasses.replace(config, epochs=max(config.epochs, epochs))
+    config = config if "epochs" in changes else _enough(config, len(train))
     wrong = masks_against_labels(train) if labels else 0
     if wrong > 0.2:
         log.warning(

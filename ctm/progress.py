@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Progress']
 
-# %% ../nbs/00f_progress.ipynb #32328a01
+# %% ../nbs/00f_progress.ipynb #020b98a7
 import io
+import os
 import sys
 
 from IPython import get_ipython
@@ -19,8 +20,9 @@ class Progress(tqdm):
 
     def __init__(self, *args, delay: float = 2, **kwargs):
         self.shown, self.inside = None, hasattr(get_ipython(), "kernel")
-        file = io.StringIO() if self.inside else sys.stderr
-        super().__init__(*args, delay=delay, leave=False, file=file, mininterval=0.5, **kwargs)
+        other = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) > 0
+        kwargs |= dict(file=io.StringIO() if self.inside else sys.stderr, leave=False, mininterval=0.5)
+        super().__init__(*args, delay=delay, disable=other or not (self.inside or sys.stderr.isatty()), **kwargs)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         "Show a state of the bar; an empty one removes it."

@@ -181,7 +181,7 @@ def styled(
     shown = table.style.hide(axis="index").apply(mark, subset=list(columns))
     return shown.format(escape="html").format_index(escape="html", axis=1)
 
-
+# %% ../nbs/23_tables.ipynb #0240dd8c
 def save_table(
     table: pd.DataFrame,  # of `score_table`
     name: str,  # of the files, without suffix

@@ -137,7 +137,8 @@ def test_readme_follows_index():
 
 def test_readme_names_every_module_and_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = {p.relative_to(ROOT / "ctm").as_posix() for p in (ROOT / "ctm").rglob("*.py") if p.name[0] != "_"}
+    folders = [ROOT / name for name in ("ctm", "data_prep", "tests")]
+    named = {p.relative_to(f).as_posix() for f in folders for p in f.rglob("*.py") if p.name[0] != "_"}
     tree = set(re.findall(r"^  (\S+\.py) +\S", text, flags=re.M))
     assert named == tree, "run nbs/index.ipynb, then `make export`"
     missing = [p.name for p in NOTEBOOKS if p.stem != "index" and f"({p.relative_to(ROOT).as_posix()})" not in text]
