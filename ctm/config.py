@@ -201,14 +201,10 @@ def check_parameters(
         if not name.startswith("_") and isinstance(value, str | int | float | None):
             check_choice("parameter", name, allowed)
     for name, kind in variables.get("__annotations__", {}).items():
-        if name in allowed and not _fits(variables.get(name), kind):
+        kind = kind | int if kind in (float, float | None) else kind
+        if name in allowed and not isinstance(variables.get(name), kind):
             hint = f"; papermill takes it as -y '{name}: ...'" if kind in (list, dict) else ""
             raise ValueError(f"{name}={variables.get(name)!r} is no {getattr(kind, '__name__', kind)}{hint}")
-
-
-def _fits(value: object, kind: type) -> bool:
-    "Whether a value is of a kind; a whole number is a float, too."
-    return isinstance(value, kind) or (type(value) is int and isinstance(float(value), kind))
 
 # %% ../nbs/10_config.ipynb #83d81071
 def data_root_of(

@@ -41,17 +41,15 @@ def ends_table(
     rows = [row for row in rows if event in (None, row["event"])]
     return pd.DataFrame(rows).set_index(["event", "while writing"])
 
-
+# %% ../nbs/29d_survival.ipynb #bcab6fde
 def stops_table(
     found: dict,  # of `stored_survival`
 ) -> pd.DataFrame:  # one row per kind of work
     "How requests to stop ended."
     counts = {what: counts for what, counts in found["stop"].items() if "stops" in counts}
-    rows = {
-        what: {"stops": c["stops"], "exit code 75": c["code_75"], "in mid-epoch": c["mid_epoch"], "slowest, s": c["slowest"]}
-        for what, c in counts.items()
-    }
-    return pd.DataFrame(rows).T.astype({"stops": int, "exit code 75": int, "in mid-epoch": int})
+    table = pd.DataFrame(counts).T[["stops", "code_75", "mid_epoch", "slowest"]]
+    table.columns = ["stops", "exit code 75", "in mid-epoch", "slowest, s"]
+    return table.astype(dict.fromkeys(table.columns[:3], int) | {"slowest, s": float})
 
 
 def growth_table(
