@@ -243,6 +243,7 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
     sync_api.expect(again.locator("text=Error displaying widget")).to_be_hidden()
     assert "pixel accuracy" in still.get_attribute("alt")
     keep(again, "explorer-saved")
+    again.close()
 
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
