@@ -76,7 +76,7 @@ bench: $(STAMP)  ## measure speed and growth anew, an hour on a machine that doe
 	$(BIN)/papermill nbs/growth.ipynb runs/growth.ipynb -p measure True </dev/null
 	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
 
-fuzz: $(STAMP)  ## 100,000 mutated files for every reader, twenty minutes; writes figures/fuzz.json
+fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, ten minutes; writes figures/fuzz.json
 	$(BIN)/python -m ctm.fuzz --count 100000
 
 lock:  ## write requirements-ci.txt anew, exact and hashed (needs uv on the path)
