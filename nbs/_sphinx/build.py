@@ -131,7 +131,8 @@ def documented(path: str) -> list:
         for module in (cell.get("directives_") or {}).get("default_exp", []):
             names.update(vars(import_module(f"{CFG.lib_name}.{module}")))
     for cell in nb.cells:
-        cell.outputs = [nbformat.from_dict(joined(o)) for o in cell.get("outputs", [])]
+        outputs = (o for o in cell.get("outputs", []) if o.get("data") != {})  # where a progress bar was
+        cell.outputs = [nbformat.from_dict(joined(o)) for o in outputs]
         for data in (o["data"] for o in cell.outputs if "text/html" in o.get("data", {})):
             data["text/html"] = data["text/html"].replace('<table id="T_', '<table class="dataframe" id="T_')
         call = re.search(r"^show_doc\(.*\)", cell.source, flags=re.M)
