@@ -191,7 +191,7 @@ def save_table(
     "Write runs/tables/NAME.csv and NAME.tex, each whole or not at all; the caption stands in both."
     path, bold = runs_root() / "tables" / f"{file_part(name, 200)}.csv", {c: set(best_rows(table, c)) for c in columns}
     with atomic_path(path) as temporary:
-        text = table.map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+        text = table.map(_cell).rename(columns=_cell).to_csv(index=False)
         temporary.write_text(f"# {plain(caption, 1000)}\n{text}", "utf-8", "replace")
     tex = table.astype(str).map(_escaped).rename(columns=_escaped)
     for column, rows in bold.items():
@@ -203,11 +203,11 @@ def save_table(
         temporary.write_text("\n".join([*head, *lines[1:], r"\hline", r"\end{tabular}", r"\end{table}", ""]))
     return path
 
-# %% ../nbs/23_tables.ipynb #0fd38c2f
-def _no_formula(cell: object) -> object:
-    "A cell that a spreadsheet shows instead of computing it; numbers, signs and dashes stay."
-    formula = isinstance(cell, str) and re.match(r"\s*(=|@|[+-](?!\d|$))", cell)
-    return f"'{cell}" if formula else cell
+# %% ../nbs/23_tables.ipynb #1580c2cc
+def _cell(value: object) -> object:
+    "A cell in one line that a spreadsheet shows instead of computing it; numbers, signs and dashes stay."
+    formula = isinstance(value, str) and re.match(r"\s*(=|@|[+-](?!\d|$))", value)
+    return "'" * bool(formula) + plain(value, 1000) if isinstance(value, str) else value
 
 
 def _escaped(text: str) -> str:
