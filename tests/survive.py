@@ -5,6 +5,7 @@ moments, or at a random one of the file operations of a phase, found by an audit
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -174,10 +175,10 @@ def kill(pid: int) -> int:
     "Kill a process and all that it has started, at once; its exit code."
     family = [psutil.Process(pid)]
     family += family[0].children(recursive=True)
-    for process in family:
-        process.suspend()
-    for process in family:
-        process.kill()
+    for act in (psutil.Process.suspend, psutil.Process.kill):
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                act(process)
     psutil.wait_procs(family[1:])
     return end(pid)
 
