@@ -111,10 +111,9 @@ def run_segmentation(
 ) -> Result:  # saved under runs/results, of stage 2
     "Train a segmentation network on masks and score it; read from disk if it was run before."
     supervision, tested = Supervision(config, seed, root, masks, labels), testing_name(scales, flip)
-    (embedded, source), fitted = data_identity(config, root), f"stage2-{supervision.name}-{segmentation.key()}"
-    variant = f"{fitted}-{tested}".removesuffix("-")
+    (embedded, source), variant = data_identity(config, root), _variant(supervision, segmentation, tested)
     path = result_path(config, seed, embedded, source, variant=variant)
-    folder = run_folder(result_path(config, seed, embedded, source, variant=fitted))
+    folder = run_folder(result_path(config, seed, embedded, source, variant=_variant(supervision, segmentation)))
     if path.exists() and not again:
         drop_lock(folder)
         return load_result(path)
@@ -149,9 +148,13 @@ def segmentation_path(
     flip: bool = False,  # as `run_segmentation`
 ) -> Path:  # of the result
     "Where `run_segmentation` with the same arguments keeps its result."
-    variant = f"stage2-{Supervision(config, seed, root, masks, labels).name}-{segmentation.key()}"
-    tested = testing_name(scales, flip)
-    return result_path(config, seed, *data_identity(config, root), variant=variant + (f"-{tested}" if tested else ""))
+    variant = _variant(Supervision(config, seed, root, masks, labels), segmentation, testing_name(scales, flip))
+    return result_path(config, seed, *data_identity(config, root), variant=variant)
+
+
+def _variant(supervision: "Supervision", segmentation: SegmentationConfig, tested: str = "") -> str:
+    "By what results of stage two are told apart; without `tested`, their fits."
+    return f"stage2-{supervision.name}-{segmentation.key()}-{tested}".removesuffix("-")
 
 # %% ../nbs/22b_stage_two.ipynb #e24b8966
 class Supervision:

@@ -126,7 +126,7 @@ def finishing() -> Iterator[None]:
     if _State.why and not _State.finishing:
         leave()
 
-# %% ../nbs/00e_stop.ipynb #1aa90c20
+# %% ../nbs/00e_stop.ipynb #9aaef648
 _MINE: set[Path] = set()  # locks that this process holds
 
 
@@ -136,8 +136,7 @@ def one_at_a_time(
     wait: bool = True,  # for the other; False: refuse
 ) -> Iterator[None]:
     "Inside, no other process is inside for the same folder (ours)."
-    folder = Path(folder).resolve()
-    file = folder.with_name(f".{folder.name}.lock")
+    file = _lock_of(folder)
     if fcntl is None or file in _MINE:
         yield
         return
@@ -150,17 +149,23 @@ def one_at_a_time(
         file.unlink(missing_ok=True)
         os.close(handle)
 
-# %% ../nbs/00e_stop.ipynb #c5c5338b
+# %% ../nbs/00e_stop.ipynb #e77fbe8c
 def drop_lock(
     folder: str | Path,  # as `one_at_a_time`
 ) -> None:
     "Remove the lock's file that a killed process has left (ours)."
-    file = Path(folder).resolve().with_name(f".{Path(folder).name}.lock")
+    file = _lock_of(folder)
     if file.exists() and file not in _MINE:
         handle = os.open(file, os.O_RDONLY)
         if locked(handle):
             file.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _lock_of(folder: str | Path) -> Path:
+    "The file beside a folder that its worker holds."
+    folder = Path(folder).resolve()
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _take(file: Path, wait: bool) -> int:
