@@ -7,6 +7,7 @@ __all__ = ['join_processes', 'wait_for_all', 'summed', 'trainer_options', 'memor
            'OutOfMemoryError']
 
 # %% ../nbs/00b_processes.ipynb #20ce0a11
+import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,7 +28,14 @@ def join_processes() -> tuple[int, int]:  # number of this process, and how many
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
         dist.init_process_group("nccl" if cuda else "gloo")
+        atexit.register(_part)
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _part() -> None:
+    "End the connection's threads: those that outlive the interpreter abort the process when its work is done."
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def wait_for_all() -> None:
