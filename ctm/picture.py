@@ -9,7 +9,7 @@ __all__ = ['LAND', 'crisp_figures', 'class_colors', 'named_colors', 'voc_palette
 # %% ../nbs/07a_picture.ipynb #869d06ff
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -58,9 +58,11 @@ LAND |= dict(croplands="#DDCC77", urban="#CC6677", barren="#AA8866", water="#332
 
 def named_colors(
     names: Sequence[str],  # of classes, 1 or more
+    known: Mapping[str, str] = LAND,  # colours that classes have elsewhere: lower-case name -> "#rrggbb"
 ) -> tuple[str, ...]:  # "#rrggbb" each
-    "As `class_colors`; land cover has the same colours in every data set."
-    return tuple(LAND.get(name.lower(), color) for name, color in zip(names, class_colors(len(names)), strict=True))
+    "A class that is known keeps its colour; the others take, in turn, those of `class_colors` that are free (ours)."
+    free = (color for color in class_colors(len(names) + len(known)) if color not in known.values())
+    return tuple(known.get(name.lower()) or next(free) for name in names)
 
 # %% ../nbs/07a_picture.ipynb #b0c043c3
 def voc_palette() -> np.ndarray:  # (256, 3) uint8

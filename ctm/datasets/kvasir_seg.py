@@ -12,13 +12,14 @@ import numpy as np
 
 from ..core import DatasetNotFoundError, check_choice
 from ..data import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
+from .endotect import POLYP
 from ..files import check_same_size, image_size, read_bright, read_image
 from ..guard import inside, read_text
 from ..views import Resized, Tiles
 
 # %% ../../nbs/datasets/kvasir_seg.ipynb #8ce8c944
 CLASSES = ("mucosa", "polyp")
-COLORS = ("#88CCEE", "#CC6677")
+COLORS = ("#88CCEE", POLYP)
 OFFICIAL = {"train": 880, "val": 120}
 FOLDERS = {"train": "train", "val": "validation"}
 LISTS = {"train": "train.txt", "val": "val.txt"}
