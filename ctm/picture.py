@@ -140,7 +140,7 @@ def describe_samples(
 ) -> Figure:  # images above, masks below, class frequencies at the bottom
     "A grid of samples with their labels, and how often each class occurs."
     shown, table = samples[:columns], table[table["images"] > 0].sort_values("images", ascending=False)[:25]
-    figure = plt.figure(figsize=(1.35 * columns, 4.6), dpi=75)
+    figure = plt.figure(figsize=(1.35 * columns, 4.6))
     grid = figure.add_gridspec(3, columns, height_ratios=(1, 1, 1.1), hspace=0.12, wspace=0.06)
     for place, sample in enumerate(shown):
         present = [name for name, y in zip(dataset.classes, sample["label"], strict=True) if y]
