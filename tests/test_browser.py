@@ -1,17 +1,20 @@
 """JupyterLab in a real browser: the explorer and the tutorials (pip install 'ctm[browser]', and a Chromium).
 
-CTM_TUTORIALS=all runs every tutorial, ten minutes, instead of the shortest.
+CTM_TUTORIALS=all runs every tutorial, ten minutes, instead of the shortest. CTM_VSCODE=1 operates the explorer once
+more, in the library that shows widgets in VS Code's notebooks (needs npm and its registry).
 """
 
 import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -33,6 +36,8 @@ model.blocks[1].attn.head_gate.log_alpha.data[1:] = -5""",
 TUTORIALS = sorted(ROOT.glob("nbs/tutorial_*.ipynb"))
 if os.environ.get("CTM_TUTORIALS") != "all":
     TUTORIALS = [p for p in TUTORIALS if p.stem == "tutorial_quickstart"]
+VSCODE = ("@vscode/jupyter-ipywidgets8@1.0.9", "@jupyterlab/services@7", "requirejs@2", "esbuild@0.25")
+asked = pytest.mark.skipif("CTM_VSCODE" not in os.environ, reason="CTM_VSCODE is not set")
 IMAGE, CLASS_MAP, BINARY, MASK, TRUTH, HEADS = range(6)  # pictures from left to right, then the grid
 
 
@@ -53,6 +58,7 @@ class Lab:
         own |= dict(JUPYTER_CONFIG_DIR=str(home / ".config"), IPYTHONDIR=str(home / ".ipython"))
         options = ["--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={self.url.rsplit(':')[-1]}"]
         options += [f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={home}"]
+        options += [f"--ServerApp.extra_static_paths={home / '.static'}"]
         log = (home / "lab.log").open("w")
         env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | own
         command = [sys.executable, "-m", "jupyterlab", *options]
@@ -75,10 +81,14 @@ class Lab:
         with urllib.request.urlopen(request) as answer:
             return json.loads(answer.read() or "null")
 
-    def open(self, browser, name="x.ipynb"):
+    def new_page(self, browser):
         page = browser.new_page(viewport=dict(width=1400, height=1000))
         page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        return page
+
+    def open(self, browser, name="x.ipynb"):
+        page = self.new_page(browser)
         page.goto(f"{self.url}/lab/tree/{name}?reset&token={self.token}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         return page
@@ -110,10 +120,29 @@ def lab(tmp_path_factory):
     lab.process.wait(30)
 
 
-@pytest.fixture(scope="module")
-def page(lab, browser):
+def in_vscode(lab, browser):
+    "The notebook's cells, run beside the library with which VS Code's Jupyter extension shows widgets."
+    folder = lab.home / ".static"
+    subprocess.run(["npm", "install", "--silent", "--prefix", folder, *VSCODE], check=True)
+    shutil.copy(ROOT / "tests/vscode.js", folder)
+    shutil.copy(folder / "node_modules/requirejs/require.js", folder)
+    shutil.copy(Path(sys.prefix, "share/jupyter/nbextensions/anywidget/index.js"), folder / "anywidget.js")
+    bundle = ["npx", "esbuild", "vscode.js", "--bundle", "--format=esm", "--outfile=host.js", "--external:ws"]
+    subprocess.run([*bundle, "--loader:.svg=text", "--log-level=error"], cwd=folder, check=True)
+    head = '<!doctype html><link rel="icon" href="data:,"><title>host</title>'
+    scripts = '<script src="require.js"></script><script src="host.js" type="module"></script>'
+    (folder / "page.html").write_text(f"{head}<body>{scripts}")
+    page = lab.new_page(browser)
+    page.goto(f"{lab.url}/static/page.html?token={lab.token}")
+    page.wait_for_function("!!window.run", timeout=60_000)
+    assert [page.evaluate("code => run(code)", code) for code in CELLS] == ["ok"] * len(CELLS)
+    return page
+
+
+@pytest.fixture(scope="module", params=["JupyterLab", pytest.param("VS Code's widgets", marks=asked)])
+def page(request, lab, browser):
     "The notebook after `Run All Cells`."
-    page = lab.run(browser, "x.ipynb")
+    page = lab.run(browser, "x.ipynb") if request.param == "JupyterLab" else in_vscode(lab, browser)
     page.wait_for_selector(".ctm-image", timeout=120_000)
     page.wait_for_function("document.querySelectorAll('.ctm-image').length == 6", timeout=30_000)
     keep(page, "explorer")
@@ -222,6 +251,8 @@ def test_pictures_have_words(page, lab):
 
 
 def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
+    if "/lab/" not in page.url:
+        pytest.skip("a page, not a notebook")
     still = page.locator("figure[class^=ctm-still] img")
     assert not still.is_visible(), "where the explorer is alive, the still picture is hidden"
     before = still.get_attribute("src")
