@@ -234,10 +234,13 @@ def check_range(
     value: float,  # given by the user
     low: float,  # smallest allowed value
     high: float = float("inf"),  # largest allowed value
+    whole: bool = False,  # no fractions
 ) -> None:
     "Refuse, with a `ValueError`, a number outside [low, high], or NaN (ours)."
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r} is out of range, choose a number in [{low:g}, {high:g}]")
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+        number = "a whole number" if whole else "a number"
+        raise ValueError(f"{name}={value!r} is out of range, choose {number} in [{low:g}, {high:g}]")
 
 # %% ../nbs/00_core.ipynb #4f78000b
 def versions() -> dict[str, str]:  # name -> version

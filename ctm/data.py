@@ -37,8 +37,11 @@ def label_from_mask(
     "Image-level labels: classes that cover at least `share` of the image (reference implementation: 10%)."
     pixels, values = mask.shape[-2] * mask.shape[-1], num_classes + (background is not None)
     codes = torch.where(mask == IGNORE, values, mask.long()).flatten(1)
+    odd = codes[(mask.flatten(1) != IGNORE) & ((codes < 0) | (codes >= values))]
+    if len(odd):
+        raise ValueError(f"the mask holds {odd[0].item()}, need 0..{values - 1} or {IGNORE} (no class)")
     rows = torch.arange(len(codes), device=mask.device)[:, None] * (values + 1)
-    counts = torch.bincount((rows + codes).flatten(), minlength=len(codes) * (values + 1)).view(len(codes), -1)
+    counts = torch.bincount((rows + codes).flatten(), minlength=len(codes) * (values + 1)).view(-1, values + 1)
     kept = [i for i in range(values) if i != background]
     return (counts[:, kept] >= max(share * pixels, 1)).float()
 

@@ -55,9 +55,9 @@ def grid_of(
 ) -> Windows:  # no window larger than the raster
     "The windows of a raster."
     check_range("overlap", overlap, 0, 0.95)
-    wanted = (window, window) if isinstance(window, int) else tuple(window)
+    wanted = tuple(window) if isinstance(window, tuple | list) else (window, window)
     for side in wanted:
-        check_range("window", side, 1)
+        check_range("window", side, 1, whole=True)
     return Windows(tuple(size), tuple(min(a, b) for a, b in zip(wanted, size, strict=True)), overlap)
 
 # %% ../nbs/19_windows.ipynb #a52ccbde
