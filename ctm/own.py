@@ -23,11 +23,11 @@ from matplotlib.figure import Figure
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
 from .core import absolute, atomic_path, data_root, versions
 from .data import ImageDataset, evenly, log
-from .datasets.folder import find_images
+from .datasets.folder import find_images, read_values
 from .experiment import mask_batches, score_masks
 from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
-from .guard import figure_text, read_json
+from .guard import figure_text
 from .picture import legend, paint, to_rgb
 from .progress import Progress
 from .raster import mask_file
@@ -113,7 +113,7 @@ def _mapping(values: str | Path | dict | None) -> dict | None:
     "Mask values as they are, or from a .json file."
     if values is None or isinstance(values, dict):
         return values
-    return read_json(values, "is no JSON of class names and mask values", "write it again")
+    return read_values(Path(values))
 
 
 def _below(path: str | Path, root: Path) -> str:

@@ -6,6 +6,7 @@
 __all__ = ['MaskValues', 'masks_against_labels']
 
 # %% ../nbs/08e_values.ipynb #047d6e7c
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,9 @@ class MaskValues:
         self.values = values
         shift = int(self.background is not None)
         self.codes = {} if self.painted else {IGNORE: IGNORE}
+        said = [self._code(name, v) for name, part in listed.items() for v in part]
+        if len({*said}) < len(said):
+            raise ValueError(f"mask_values: {values} gives one value to two names")
         for name, part in listed.items():
             target = dict(background=0, ignore=IGNORE).get(name, classes.index(name) + shift if name in classes else 0)
             self.codes |= {self._code(name, v): target for v in part}
@@ -44,7 +48,8 @@ class MaskValues:
     def _code(self, name: str, value: int | str) -> int:
         "One number for a number or a colour."
         digits = str(value).removeprefix("#")
-        if self.painted != isinstance(value, str) or (self.painted and len(digits) != 6):
+        kind = str if self.painted else int
+        if type(value) is not kind or (self.painted and not re.fullmatch("[0-9a-fA-F]{6}", digits)):
             raise ValueError(f"mask_values: {name}={value!r}, give all numbers or all colours as '#rrggbb'")
         return int(digits, 16) if self.painted else int(value)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..cache import cache_root
 from ..core import BadFileError, DatasetNotFoundError, atomic_path, check_choice, check_range
-from ..data import ImageDataset, Subset, evenly
+from ..data import ImageDataset, Subset, evenly, log
 from ..files import SUFFIXES, band_count, check_same_size, image_size, read_image, read_sparse
 from ..guard import inside, read_json, reading
 from ..labels import LabelTable, label_table, split_rows
@@ -34,9 +34,8 @@ def band_statistics(
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in chosen]
     key = hashlib.sha256(json.dumps([facts, as_rgb]).encode()).hexdigest()[:16]
     kept = cache_root() and cache_root() / f"bands-{key}.json"
-    if kept and kept.is_file():
-        mean, std = read_json(kept)
-        return np.array(mean), np.array(std)
+    if kept and kept.is_file() and (known := _kept_statistics(kept)) is not None:
+        return known
     count, total, square = 0, 0.0, 0.0
     for file in chosen:
         image, valid = read_sparse(file, as_rgb)
@@ -52,6 +51,19 @@ def band_statistics(
         with atomic_path(kept) as temporary:
             temporary.write_text(json.dumps([mean.tolist(), std.tolist()]))
     return mean, std
+
+
+def _kept_statistics(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    "What was kept; None where it is damaged, to be counted again."
+    try:
+        with reading(file):
+            mean, std = np.array(read_json(file), np.float64)
+            if mean.ndim != 1 or not np.isfinite(mean).all() or not (std > 0).all():
+                raise ValueError("is no mean and deviation")
+            return mean, std
+    except BadFileError as error:
+        log.warning("counted again: %s", error)
+        return None
 
 # %% ../../nbs/datasets/folder.ipynb #cc5f2a13
 class Folder(ImageDataset):
@@ -97,6 +109,7 @@ class Folder(ImageDataset):
         self.colors, self.share = named_colors(self.classes), share if self.table.labels is None else None
         self.values = MaskValues(self.classes, mask_values, background)
         self.background = self.values.background
+        _check_classes(labels or images, self.classes, len(self.mask_classes))
         self.masks = [None] * len(self) if masks is None else find_masks(Path(masks), self.names, self.table.rows)
         if self.share is not None and not any(self.masks):
             raise DatasetNotFoundError(f"{masks}: no mask has the name of an image, as {self.names[0]}")
@@ -178,12 +191,25 @@ def read_values(
     path: Path,  # .json: name -> number or colour, or several
 ) -> dict:  # as `MaskValues`
     "The meaning of masks' values; `BadFileError` where the file says something else."
-    values, wrong = read_json(path), "is no JSON of class names and mask values"
+    wrong = "is no JSON of class names and mask values"
+    values = read_json(path, wrong, "write it again")
     with reading(path, wrong, "write it again"):
         for value in (v for part in values.values() for v in (part if isinstance(part, list) else [part])):
             if type(value) not in (int, str):
                 raise ValueError(f"{value!r:.60} is neither a number nor a colour")
     return values
+
+
+def _check_classes(where: str | Path, classes: Sequence[str], values: int) -> None:
+    "Refuse names that mean something else in masks, names that are there twice, and more classes than a mask can hold."
+    odd = [name for name in classes if name in ("background", "ignore", "no class") or classes.count(name) > 1]
+    if odd:
+        raise BadFileError(
+            f"{where}: {odd[0]!r} cannot be the name of a class, or is there twice; rename it. Pixels of no class need "
+            "no name: pass background=True"
+        )
+    if values > IGNORE:
+        raise BadFileError(f"{where}: {len(classes)} classes do not fit in a mask, {IGNORE} marks pixels without one")
 
 
 def _digest(labels: np.ndarray | None) -> str | None:
