@@ -96,6 +96,8 @@ class Masker:
     ) -> tuple[Tensor, Tensor, Tensor]:  # masks (B, h, w) int64, class maps (B, C, gh, gw) and prob (B, C) in [0, 1]
         "Pseudo-masks of equally large images."
         device = next(self.model.parameters()).device
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f"images have {images.shape[1]} bands, the model was trained on {len(self.mean)}")
         mean, std = (torch.as_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
         pixels = (torch.from_numpy(images.astype(np.float32)) - mean) / std
         if valid is not None:
