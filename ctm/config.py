@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import importlib
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,22 +19,20 @@ import pandas as pd
 import torch
 
 from .cache import cache_root, cached
-from .core import absolute, check_choice, check_range, data_root
-from .data import ImageDataset
+from .core import absolute, check_choice, check_kinds, check_range, data_root
+from .data import ImageDataset, check_options
 from .model import ClassTokenViT
 from .pruning import head_gates
 from .pseudomask import cut_level
-from .recipes import RECIPES, SIZES, split_preset
+from .recipes import RECIPES, SIZES, block_indices, split_preset
 from .synthetic import make, set_name
 
 # each a module of ctm.datasets with PRESETS and load
 DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
-
-# %% ../nbs/10_config.ipynb #c7b14862
 MASK_FIELDS = ("layers", "gated", "fused", "refine", "threshold", "merge", "fill", "labels")  # of masks
 
-
+# %% ../nbs/10_config.ipynb #c7b14862
 @dataclass(frozen=True)
 class Config:
     "All that decides a run, beside the data and the seed. Defaults never change: stored results are found by them."
@@ -88,10 +85,9 @@ class Config:
 
     def __post_init__(self):
         "Refuse values that no run could use, before any work is done; 0 and 0.0 are the same run."
-        _check_kinds(self)
-        for f in dataclasses.fields(self):
-            if f.type is float:
-                object.__setattr__(self, f.name, float(getattr(self, f.name)))
+        check_kinds(self, img_size=tuple | list)
+        for f in (f for f in dataclasses.fields(self) if f.type is float):
+            object.__setattr__(self, f.name, float(getattr(self, f.name)))
         object.__setattr__(self, "img_size", tuple(self.img_size))
         object.__setattr__(self, "data", json.loads(json.dumps(self.data)))  # as a stored result has it
         check_choice("dataset", self.dataset, DATASETS)
@@ -103,14 +99,13 @@ class Config:
         check_choice("fill", self.fill, ("majority", "nearest", "none"))
         for name in ("mask_ratio", "penalty_start", "penalty_ramp", "warmup"):
             check_range(name, getattr(self, name), 0, 1)
-        for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip"):
+        for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens"):
             check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
         check_range("gate_init", self.gate_init, -1e30, 1e30)
         for name in ("epochs", "batch_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
             check_range(name, getattr(self, name), 1)
-        for name in ("reg_tokens", "class_layer"):
-            check_range(name, getattr(self, name), 0)
-        if any(side < 1 or side % self.patch_size for side in self.img_size):
+        odd = any(type(side) is not int or side < 1 or side % self.patch_size for side in self.img_size)
+        if odd or len(self.img_size) != 2:
             raise ValueError(f"img_size={self.img_size} (height, width) is no multiple of patch_size={self.patch_size}")
         if self.fused and not self.patch_evidence:
             raise ValueError("fused=True needs a model that was trained with patch_evidence=True")
@@ -119,12 +114,7 @@ class Config:
 
     def layer_choice(self) -> str | list[int]:
         '"all", "last", or the list of block indices.'
-        if self.layers in ("all", "last"):
-            return self.layers
-        chosen = [int(i) for i in self.layers.split(",")] if re.fullmatch(r"-?\d{1,6}(,-?\d{1,6})*", self.layers) else []
-        if not chosen or any(not -self.depth <= i < self.depth for i in chosen):
-            raise ValueError(f'layers={self.layers!r}: need "all", "last", or indices of {self.depth} blocks as "0,5,11"')
-        return chosen
+        return self.layers if self.layers in ("all", "last") else block_indices(self.layers, self.depth)
 
     def fit_config(self) -> "Config":  # what training depends on; equal ones share a fit
         "The same, with the pseudo-masks' options at rest."
@@ -136,17 +126,6 @@ class Config:
         plain = {f.name: f.default for f in dataclasses.fields(self)}
         own = {name: value for name, value in dataclasses.asdict(self).items() if value != plain[name]}
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:10]
-
-# %% ../nbs/10_config.ipynb #71b3c9d4
-def _check_kinds(config: Config) -> None:
-    "Refuse a value of another kind than its field's; `ValueError` says which."
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        kind = dict(img_size=tuple | list).get(f.name, int | float if f.type is float else f.type)
-        if not isinstance(value, kind) or (isinstance(value, bool) and f.type is not bool):
-            raise ValueError(f"{f.name}={value!r} is no {getattr(kind, '__name__', kind)}")
-    if len(config.img_size) != 2 or not all(type(side) is int for side in config.img_size):
-        raise ValueError(f"img_size={config.img_size!r}: need (height, width), two whole numbers")
 
 # %% ../nbs/10_config.ipynb #cc681c05
 REFERENCE, OURS = "reference implementation", "ours: not public"
@@ -260,6 +239,7 @@ def load_dataset(
     if root is None and config.preset == "demo":
         make(config.dataset, folder.parent, EMBEDDED_SIZE[config.dataset])
     module = importlib.import_module(f"ctm.datasets.{config.dataset}")
+    check_options(config.data, module.load, getattr(module, "READER", module.load))
     place = cache_root() if cache else None
     data = cached(module.load(folder, split, **config.data), place, config.data.get("bad", "raise"))
     data.embedded, data.source = data_identity(config, root)

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['PARTIAL', 'FULL', 'repo_root', 'absolute', 'data_root', 'runs_root', 'locked', 'DiskFullError', 'room_for',
            'atomic_path', 'write_whole', 'atomic_folder', 'OneLine', 'DatasetNotFoundError', 'BadFileError',
-           'check_choice', 'check_range', 'versions']
+           'check_choice', 'check_range', 'check_kinds', 'versions']
 
 # %% ../nbs/00_core.ipynb #718ba7d6
+import dataclasses
 import errno
 import os
 import platform
@@ -241,6 +242,18 @@ def check_range(
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         number = "a whole number" if whole else "a number"
         raise ValueError(f"{name}={value!r} is out of range, choose {number} in [{low:g}, {high:g}]")
+
+# %% ../nbs/00_core.ipynb #f6c9d4a1
+def check_kinds(
+    made: object,  # a dataclass
+    **kinds: type,  # of fields, where they are others than the fields' own
+) -> None:
+    "Refuse, with a `ValueError`, a value of another kind than its field's; whole numbers may stand for any (ours)."
+    for field in dataclasses.fields(made):
+        value, kind = getattr(made, field.name), kinds.get(field.name, field.type)
+        kind = int | float if kind is float else kind
+        if not isinstance(value, kind) or (isinstance(value, bool) and field.type is not bool):
+            raise ValueError(f"{field.name}={value!r} is no {getattr(kind, '__name__', kind)}")
 
 # %% ../nbs/00_core.ipynb #4f78000b
 def versions() -> dict[str, str]:  # name -> version

@@ -106,15 +106,6 @@ def reading(
         raise BadFileError(f"{path}: {wrong} ({reason}); {remedy}") from error
 
 
-def _endless(path: str | Path) -> bool:
-    "Whether a reader of this path could wait for ever, as that of a pipe, or never come to an end."
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # not there: whoever opens it says so
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
 def read_text(
     path: str | Path,  # of a list, a table, JSON, XML
 ) -> str:  # without a byte-order mark
@@ -131,6 +122,15 @@ def read_json(
     "What a JSON file holds."
     with reading(path, wrong, remedy):
         return json.loads(read_text(path))
+
+# %% ../nbs/00d_guard.ipynb #a7c4e2f8
+def _endless(path: str | Path) -> bool:
+    "Whether a reader of this path could wait for ever, as that of a pipe, or never come to an end."
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there: whoever opens it says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 # %% ../nbs/00d_guard.ipynb #1c89fd9a
 def read_array(

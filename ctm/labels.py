@@ -118,11 +118,6 @@ def _match_files(path: str | Path, rows: list[dict], names: Sequence[str]) -> li
     return files
 
 
-def _composed(name: str) -> str:
-    "A name with one character for each accented letter: some systems store two."
-    return unicodedata.normalize("NFC", name)
-
-
 def _all_names(path: str | Path, rows: list[dict], parts: list[list[str]]) -> list[str]:
     "All classes that a table names; refuse what are surely two spellings, or two classes in one."
     seen: dict[str, str] = {}
@@ -137,6 +132,11 @@ def _all_names(path: str | Path, rows: list[dict], parts: list[list[str]]) -> li
                 how = "by case" if _composed(other) != _composed(name) else "in characters that look alike"
                 raise BadFileError(f"{path}, line {row['']}: {name!r} and {other!r} differ {how}; write one")
     return sorted(seen.values())
+
+# %% ../nbs/08c_labels.ipynb #b3f6d1a9
+def _composed(name: str) -> str:
+    "A name with one character for each accented letter: some systems store two."
+    return unicodedata.normalize("NFC", name)
 
 # %% ../nbs/08c_labels.ipynb #40589a72
 def _multi_hot(where: str, names: list[str], classes: tuple[str, ...]) -> list[int]:

@@ -42,7 +42,7 @@ class SegmentationScores(Metric):
             raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ in shape")
         for name, values in (("pred", pred), ("target", target)):
             if values.is_floating_point() or values.is_complex():
-                raise ValueError(f"{name} holds {values.dtype}, need whole numbers: one class per pixel, no probability")
+                raise ValueError(f"{name} holds {values.dtype}, need whole numbers: classes, not probabilities")
         valid = target != self.ignore_index
         pred, target = pred[valid].long(), target[valid].long()
         pred = torch.where(pred == self.ignore_index, self.num_classes, pred)

@@ -121,7 +121,7 @@ def _below(path: str | Path, root: Path) -> str:
     path = absolute(path)
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
-
+# %% ../nbs/20_own.ipynb #d9e1f3c7
 def _check_targets(plan: Plan, folder: Path, names: list[str], class_maps: bool = False) -> None:
     "Results that would replace one another or a file that was given, or be taken for images, are an error."
     if plan.out.is_relative_to(folder):

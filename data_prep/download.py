@@ -121,7 +121,7 @@ def _download(url: str, target: Path, size: int | None, checksum: str, most: int
     while True:
         try:
             resumed |= _continue(url, part, size, checksum, most)
-        except ValueError as error:  # an address or an answer that makes no sense: no host's name, a number of 5,000 digits
+        except ValueError as error:  # an address or an answer that makes no sense
             raise Refused(plain(f"{type(error).__name__}: {error}", 200)) from error
         except (OSError, HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:

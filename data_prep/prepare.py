@@ -67,7 +67,8 @@ class DataSet:
 def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit status
     "The command. An error is one line."
     parser = argparse.ArgumentParser(description=f"Prepare {dataset.name} ({dataset.page}).")
-    parser.add_argument("--root", type=Path, help=f"folder of the data set (default: {dataset.name}/ in CTM_DATA, or in data/)")
+    place = f"{dataset.name}/ in CTM_DATA, or in data/"
+    parser.add_argument("--root", type=Path, help=f"folder of the data set (default: {place})")
     parser.add_argument("--archive", type=Path, action="append", default=[], help="file fetched by hand; repeatable")
     parser.add_argument("--mirror", help="fetch URL/NAME instead of the official address; the checks stay")
     parser.add_argument("--keep-archives", action="store_true", help="do not delete fetched archives at the end")

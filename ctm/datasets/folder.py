@@ -21,7 +21,7 @@ from ..guard import inside, read_json, reading
 from ..labels import LabelTable, label_table, split_rows
 from ..picture import named_colors
 from ..pseudomask import IGNORE
-from ..values import MaskValues
+from ..values import MaskValues, check_classes
 from ..views import Resized, Tiles
 
 # %% ../../nbs/datasets/folder.ipynb #c4f098c7
@@ -109,7 +109,7 @@ class Folder(ImageDataset):
         self.colors, self.share = named_colors(self.classes), share if self.table.labels is None else None
         self.values = MaskValues(self.classes, mask_values, background)
         self.background = self.values.background
-        _check_classes(labels or images, self.classes, len(self.mask_classes))
+        check_classes(labels or images, self.classes, len(self.mask_classes))
         self.masks = [None] * len(self) if masks is None else find_masks(Path(masks), self.names, self.table.rows)
         if self.share is not None and not any(self.masks):
             raise DatasetNotFoundError(f"{masks}: no mask has the name of an image, as {self.names[0]}")
@@ -121,6 +121,8 @@ class Folder(ImageDataset):
                 f"has {counts[0][0]} of {counts[0][1]}; export them alike, or pass as_rgb=True for photographs"
             )
         bands = counts[0][0]
+        for band in rgb or ():
+            check_range("rgb", band, 0, bands - 1, whole=True)
         self.mean, self.std, self.rgb = (
             np.zeros(bands),
             np.ones(bands),
@@ -198,18 +200,6 @@ def read_values(
             if type(value) not in (int, str):
                 raise ValueError(f"{value!r:.60} is neither a number nor a colour")
     return values
-
-
-def _check_classes(where: str | Path, classes: Sequence[str], values: int) -> None:
-    "Refuse names that mean something else in masks, names that are there twice, and more classes than a mask can hold."
-    odd = [name for name in classes if name in ("background", "ignore", "no class") or classes.count(name) > 1]
-    if odd:
-        raise BadFileError(
-            f"{where}: {odd[0]!r} cannot be the name of a class, or is there twice; rename it. Pixels of no class need "
-            "no name: pass background=True"
-        )
-    if values > IGNORE:
-        raise BadFileError(f"{where}: {len(classes)} classes do not fit in a mask, {IGNORE} marks pixels without one")
 
 
 def _digest(labels: np.ndarray | None) -> str | None:
