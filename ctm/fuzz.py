@@ -200,7 +200,7 @@ def fuzz_figure(
 ) -> Figure:  # one bar per reader
     "Where the mutants of each reader ended."
     frame = pd.DataFrame(found["readers"]).set_index("reader")[::-1]
-    figure, ax = plt.subplots(figsize=(6, 0.19 * len(frame) + 1.2), dpi=60, layout="constrained")
+    figure, ax = plt.subplots(figsize=(6, 0.19 * len(frame) + 1.2), layout="constrained")
     left = np.zeros(len(frame))
     bad = frame[[end for end in ENDS if end not in GOOD]].sum(axis=1)
     parts = {"read, and right": frame["read"], "typed error": frame[list(GOOD[1:])].sum(axis=1), "failure": bad}

@@ -10,19 +10,26 @@ import base64
 import io
 import time
 import uuid
+from collections.abc import Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 from statistics import median
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import HTML, display
+from torch import Tensor
 
+from .config import Config
 from .core import versions
+from .data import ImageDataset
 from .explorer import CHOICES, Explorer, Look
+from .model import ClassTokenViT
 from .panels import heads_picture, panels, still, summary
 from .widgets import MOST, Picture, bar_table, make_controls, png_bytes, toggles
+from .windows import Masker
 
 # %% ../nbs/28e_live.ipynb #da5472c0
 class Explore(w.VBox):
@@ -151,7 +158,7 @@ def still_html(
 ) -> HTML:  # a figure with its words
     "The still picture as a page shows it."
     figure, file, look = still(explorer), io.BytesIO(), explorer.look()
-    figure.savefig(file, format="png", dpi=90)
+    figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
     source = base64.b64encode(file.getvalue()).decode()
     told = escape("; ".join([summary(explorer, look), *(panel.alt for panel in panels(explorer, look))]))
@@ -162,12 +169,12 @@ def still_html(
 
 
 def explore(
-    model,  # a `ClassTokenViT` in evaluation mode, pruned or not, or a `Masker`
-    images,  # (B, K, H, W) as the model reads them, a data set, a list of files, or a folder
-    like=None,  # a data set or `Masker` whose names, colours and constants hold for images without
-    config=None,  # a `Config` whose mask options are the start; None: the paper's
-    open_heads=None,  # of a pruned model, per layer: `Result.extra["open_heads"]`
-    **start,  # controls at the start, as of `ctm.explorer.Explorer`
+    model: ClassTokenViT | Masker,  # in evaluation mode, pruned or not
+    images: Tensor | ImageDataset | Sequence[str | Path] | str | Path,  # (B, K, H, W), a data set, files, or a folder
+    like: ImageDataset | Masker | None = None,  # whose names, colours and constants hold for images without
+    config: Config | None = None,  # whose mask options are the start; None: the paper's
+    open_heads: Sequence[Sequence[int]] | None = None,  # of a pruned model, per layer: `Result.extra["open_heads"]`
+    **start: object,  # controls at the start, as of `ctm.explorer.Explorer`
 ) -> Explore:  # to be the last line of a cell
     "The attention explorer (ours)."
     return Explore(Explorer(model, images, like, config, open_heads, **start))

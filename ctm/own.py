@@ -240,7 +240,7 @@ def overview(
     "Images of the folder and their masks."
     names = own_images(plan)
     names = [names[i] for i in evenly(len(names), columns)]
-    figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False, dpi=60)
+    figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False)
     figure.subplots_adjust(hspace=0.05, wspace=0.05, bottom=0.12)
     data = plan.train
     for (top, bottom), name in zip(axes.T, names, strict=True):

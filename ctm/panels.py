@@ -166,7 +166,7 @@ def still(
     "The explorer as one picture."
     look = explorer.look()
     shown, name = panels(explorer, look), explorer.data.classes[look.token]
-    figure = plt.figure(figsize=(10.5, 5.9), dpi=60, layout="constrained")
+    figure = plt.figure(figsize=(10.5, 5.9), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.35))
     (gh, gw), (h, w) = look.maps.shape[1:], look.image.shape[1:]
     for ax, panel in zip(above.subplots(1, 5), (shown + [None])[:5], strict=True):

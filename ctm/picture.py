@@ -28,7 +28,7 @@ from .pseudomask import IGNORE
 
 # %% ../nbs/07a_picture.ipynb #e2f19ed4
 def crisp_figures() -> None:
-    "In a notebook: figures in twice the resolution, with at most 256 colours (ours)."
+    "In a notebook: figures in twice their resolution and their true size, with at most 256 colours (ours)."
     if shell := get_ipython():
         shell.display_formatter.formatters["image/png"].for_type(Figure, _crisp_png)
 
@@ -39,7 +39,8 @@ def _crisp_png(figure: Figure) -> tuple[bytes, dict]:
     figure.savefig(drawn, dpi=2 * figure.dpi, bbox_inches="tight", facecolor="white")
     picture = Image.open(drawn).convert("RGB").quantize(256, kmeans=1, dither=Image.Dither.NONE)
     picture.save(packed, "png", optimize=True)
-    return packed.getvalue(), dict(width=picture.width // 2, height=picture.height // 2)
+    css = 96 / (2 * figure.dpi)  # pixels of a page in an inch, and pixels of the picture in one
+    return packed.getvalue(), dict(width=round(css * picture.width), height=round(css * picture.height))
 
 # %% ../nbs/07a_picture.ipynb #f5d556c7
 def class_colors(
@@ -139,13 +140,13 @@ def describe_samples(
 ) -> Figure:  # images above, masks below, class frequencies at the bottom
     "A grid of samples with their labels, and how often each class occurs."
     shown, table = samples[:columns], table[table["images"] > 0].sort_values("images", ascending=False)[:25]
-    figure = plt.figure(figsize=(1.35 * columns, 4.6), dpi=60)
+    figure = plt.figure(figsize=(1.35 * columns, 4.6))
     grid = figure.add_gridspec(3, columns, height_ratios=(1, 1, 1.1), hspace=0.12, wspace=0.06)
     for place, sample in enumerate(shown):
         present = [name for name, y in zip(dataset.classes, sample["label"], strict=True) if y]
         for row, picture in enumerate((to_rgb(sample["image"], dataset), paint(sample["mask"], dataset.mask_colors))):
             ax = figure.add_subplot(grid[row, place])
-            ax.imshow(picture)
+            ax.imshow(picture, interpolation="nearest")
             ax.set(xticks=[], yticks=[])
             if not row:
                 ax.set_title(shortened(present), fontsize=6)

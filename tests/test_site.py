@@ -31,6 +31,12 @@ FAULTS = """() => {
     if (!x.complete || !x.naturalWidth) faults.push(`not loaded: ${x.src}`)
     if (alt.length < 10 || /^\\S+\\.(png|svg)$/.test(alt)) faults.push(`alt "${alt}" of ${x.src.slice(-60)}`)
   }
+  for (const x of article.querySelectorAll('th, td')) {
+    const words = document.createRange()
+    words.selectNodeContents(x)
+    if (words.getBoundingClientRect().right > x.getBoundingClientRect().right + 1)
+      faults.push(`runs into the next cell: ${x.textContent.slice(0, 40)}`)
+  }
   for (const x of article.querySelectorAll('.math'))
     if (!x.querySelector('mjx-container svg') || x.querySelector('[data-mml-node=merror]'))
       faults.push(`not rendered: ${x.textContent.slice(0, 80)}`)
