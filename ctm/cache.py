@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .core import BadFileError, DiskFullError, atomic_folder, check_choice, runs_root
+from .core import BadFileError, DiskFullError, absolute, atomic_folder, check_choice, runs_root
 from .data import ImageDataset, adopt, evenly, log, readable, warn_skipped
+from .guard import reading
 from .progress import Progress
 
 LAYOUT = 3  # of the cache's files: another number, another cache
@@ -31,7 +32,7 @@ def cache_root() -> Path | None:  # None: switched off
     place = os.environ.get("CTM_CACHE", "")
     if place.lower() in ("off", "0", "no"):
         return None
-    return Path(place).expanduser().resolve() if place else runs_root() / "cache"
+    return absolute(place) if place else runs_root() / "cache"
 
 # %% ../nbs/08b_cache.ipynb #dc13bfd3
 def cache_key(
@@ -117,12 +118,20 @@ class Cached(ImageDataset):
 
     def __init__(self, dataset: ImageDataset, place: Path):
         adopt(self, dataset)
+        with reading(place, "is not the cache that was written", "it is made again"):
+            self._check(dataset, place)
+
+    def _check(self, dataset: ImageDataset, place: Path) -> None:
+        "Open what is there, and compare it with what was written."
         facts = json.loads((place / "cache.json").read_text())
         for name, size in facts["bytes"].items():
             if (place / name).stat().st_size != size:
                 raise BadFileError(f"{place / name}: has not the {size} bytes that were written")
         self.kept, self.dataset, self.place = np.load(place / "kept.npy"), dataset, place
         self.skipped = facts.get("skipped", [])
+        left_out = set(range(len(dataset))) - set(self.kept.tolist())
+        if len(left_out) != len(self.skipped) or (np.diff(self.kept) < 1).any():
+            raise BadFileError(f"{place}: does not say which images it holds")
         self.names = [dataset.names[i] for i in self.kept]
         self._open()
         sums = np.load(place / "sums.npy", mmap_mode="r")
@@ -165,14 +174,14 @@ def cached(
     if folder is None:
         return readable(dataset) if bad == "skip" else dataset
     place = Path(folder) / f"{dataset.name}-{cache_key(dataset, bad)}"
-    if place.exists():
+    if os.path.lexists(place):
         try:
             found = Cached(dataset, place)
             warn_skipped(found.skipped, len(dataset))
             return found
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, BadFileError) as error:
             log.warning("cache made again: %s", error)
-            shutil.rmtree(place)
+            shutil.rmtree(place) if place.is_dir() and not place.is_symlink() else place.unlink()
     with atomic_folder(place) as partial:
         decode(dataset, partial, bad)
     return Cached(dataset, place)

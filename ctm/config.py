@@ -19,22 +19,20 @@ import pandas as pd
 import torch
 
 from .cache import cache_root, cached
-from .core import check_choice, check_range, data_root
-from .data import ImageDataset
+from .core import absolute, check_choice, check_kinds, check_range, data_root
+from .data import ImageDataset, check_options
 from .model import ClassTokenViT
 from .pruning import head_gates
 from .pseudomask import cut_level
-from .recipes import RECIPES, SIZES, split_preset
+from .recipes import RECIPES, SIZES, block_indices, split_preset
 from .synthetic import make, set_name
 
 # each a module of ctm.datasets with PRESETS and load
 DATASETS = ("voc2012", "coco2014", "ade20k", "dfc2020", "endotect", "kvasir_seg", "folder")
 EMBEDDED_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endotect=768, kvasir_seg=256, folder=512)
-
-# %% ../nbs/10_config.ipynb #c7b14862
 MASK_FIELDS = ("layers", "gated", "fused", "refine", "threshold", "merge", "fill", "labels")  # of masks
 
-
+# %% ../nbs/10_config.ipynb #c7b14862
 @dataclass(frozen=True)
 class Config:
     "All that decides a run, beside the data and the seed. Defaults never change: stored results are found by them."
@@ -87,10 +85,9 @@ class Config:
 
     def __post_init__(self):
         "Refuse values that no run could use, before any work is done; 0 and 0.0 are the same run."
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if f.type is float and isinstance(value, int) and not isinstance(value, bool):
-                object.__setattr__(self, f.name, float(value))
+        check_kinds(self, img_size=tuple | list)
+        for f in (f for f in dataclasses.fields(self) if f.type is float):
+            object.__setattr__(self, f.name, float(getattr(self, f.name)))
         object.__setattr__(self, "img_size", tuple(self.img_size))
         object.__setattr__(self, "data", json.loads(json.dumps(self.data)))  # as a stored result has it
         check_choice("dataset", self.dataset, DATASETS)
@@ -102,19 +99,22 @@ class Config:
         check_choice("fill", self.fill, ("majority", "nearest", "none"))
         for name in ("mask_ratio", "penalty_start", "penalty_ramp", "warmup"):
             check_range(name, getattr(self, name), 0, 1)
-        for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity"):
+        for name in ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens"):
             check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
-        for name in ("epochs", "batch_size", "patch_size"):
+        check_range("gate_init", self.gate_init, -1e30, 1e30)
+        for name in ("epochs", "batch_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads"):
             check_range(name, getattr(self, name), 1)
-        if any(side < 1 or side % self.patch_size for side in self.img_size):
+        odd = any(type(side) is not int or side < 1 or side % self.patch_size for side in self.img_size)
+        if odd or len(self.img_size) != 2:
             raise ValueError(f"img_size={self.img_size} (height, width) is no multiple of patch_size={self.patch_size}")
         if self.fused and not self.patch_evidence:
             raise ValueError("fused=True needs a model that was trained with patch_evidence=True")
         cut_level(torch.zeros(1, 1, 1, 1), self.threshold)
+        self.layer_choice()
 
     def layer_choice(self) -> str | list[int]:
         '"all", "last", or the list of block indices.'
-        return self.layers if self.layers in ("all", "last") else [int(i) for i in self.layers.split(",")]
+        return self.layers if self.layers in ("all", "last") else block_indices(self.layers, self.depth)
 
     def fit_config(self) -> "Config":  # what training depends on; equal ones share a fit
         "The same, with the pseudo-masks' options at rest."
@@ -213,7 +213,7 @@ def data_root_of(
 ) -> Path:  # absolute; not necessarily there yet
     "The folder that a configuration's data are read from."
     if root is not None:
-        return Path(root).resolve()
+        return absolute(root)
     if config.preset != "demo":
         return data_root() / config.dataset
     return data_root() / "embedded" / set_name(config.dataset, EMBEDDED_SIZE[config.dataset])
@@ -239,6 +239,7 @@ def load_dataset(
     if root is None and config.preset == "demo":
         make(config.dataset, folder.parent, EMBEDDED_SIZE[config.dataset])
     module = importlib.import_module(f"ctm.datasets.{config.dataset}")
+    check_options(config.data, module.load, getattr(module, "READER", module.load))
     place = cache_root() if cache else None
     data = cached(module.load(folder, split, **config.data), place, config.data.get("bad", "raise"))
     data.embedded, data.source = data_identity(config, root)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['log', 'PHOTO_MEAN', 'PHOTO_STD', 'label_from_mask', 'ImageDataset', 'evenly', 'keep_present', 'warn_skipped',
-           'Subset', 'adopt', 'readable']
+           'Subset', 'adopt', 'check_options', 'readable']
 
 # %% ../nbs/08_data.ipynb #030f4a89
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,11 @@ def label_from_mask(
     "Image-level labels: classes that cover at least `share` of the image (reference implementation: 10%)."
     pixels, values = mask.shape[-2] * mask.shape[-1], num_classes + (background is not None)
     codes = torch.where(mask == IGNORE, values, mask.long()).flatten(1)
+    odd = codes[(mask.flatten(1) != IGNORE) & ((codes < 0) | (codes >= values))]
+    if len(odd):
+        raise ValueError(f"the mask holds {odd[0].item()}, need 0..{values - 1} or {IGNORE} (no class)")
     rows = torch.arange(len(codes), device=mask.device)[:, None] * (values + 1)
-    counts = torch.bincount((rows + codes).flatten(), minlength=len(codes) * (values + 1)).view(len(codes), -1)
+    counts = torch.bincount((rows + codes).flatten(), minlength=len(codes) * (values + 1)).view(-1, values + 1)
     kept = [i for i in range(values) if i != background]
     return (counts[:, kept] >= max(share * pixels, 1)).float()
 
@@ -205,6 +209,16 @@ def adopt(
     "Give a data set made of another one its description."
     for name in (*ImageDataset.__annotations__,):
         setattr(wrapper, name, getattr(dataset, name))
+
+# %% ../nbs/08_data.ipynb #b6d1f9e3
+def check_options(
+    options: dict,  # of a reader
+    *readers: Callable,  # that take them
+) -> None:
+    "Refuse an option that none of them has, with a `ValueError` that lists those that there are (ours)."
+    known = {name for reader in readers for name in inspect.signature(reader).parameters}
+    for name in options:
+        check_choice("data option", name, sorted(known - {"root", "split", "options"}))
 
 # %% ../nbs/08_data.ipynb #5997b8f3
 def readable(

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multilabel_accuracy
 
 from .checkpoint import load_model, save_model
 from .config import Config, build_model, data_identity, load_dataset
@@ -26,7 +25,7 @@ from .core import DatasetNotFoundError, check_range, runs_root
 from .data import ImageDataset
 from .feed import loader, part_of
 from .fit import fit
-from .metrics import SegmentationScores, scores
+from .metrics import SegmentationScores, label_accuracy, scores
 from .model import ClassTokenViT
 from .picture import save_mask
 from .processes import describe_batch, join_processes, memory_for, my_turn, summed, wait_for_all
@@ -83,7 +82,7 @@ def score_masks(
     metric, right, images = SegmentationScores(num_values), 0.0, 0
     for batch in batches:
         metric.update(batch["pseudo_mask"].cpu(), batch["mask"].cpu())
-        accuracy = multilabel_accuracy(batch["prob"], batch["label"].int(), batch["prob"].shape[1], average="micro")
+        accuracy = label_accuracy(batch["prob"], batch["label"])
         right, images = right + accuracy.item() * len(batch["prob"]), images + len(batch["prob"])
     right, images = summed(torch.tensor([right, images], dtype=torch.float64)).tolist()
     return dict(classifier_accuracy=right / images) | plain_scores(metric.compute())
@@ -148,7 +147,7 @@ def run(
     **fit_options,  # of `fit`: num_workers, devices, precision, ...
 ) -> Result:  # saved under runs/results; `seconds` without the fit where a run with other mask options has done it
     "One configuration and seed, from the data to the scores; read from disk if it was run before."
-    check_range("seed", seed, 0)
+    check_range("seed", seed, 0, 2**63 - 1, whole=True)
     embedded, source = data_identity(config, root)
     path = result_path(config, seed, embedded, source)
     home = run_folder(result_path(config.fit_config(), seed, embedded, source))

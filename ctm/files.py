@@ -77,11 +77,11 @@ def read_raster(
     "An open raster's bands without alpha, and where it has data."
     with reading(file.name, "ends too soon or is damaged"):
         bands = [i for i, kind in zip(file.indexes, file.colorinterp, strict=True) if kind != ColorInterp.alpha]
+        if not bands:
+            raise BadFileError(f"{file.name}: has no band but transparency; export its colours, too")
         check_amount(file, window, len(bands))
         image = file.read(bands, window=window)
         valid = None if _all_valid(file) else file.dataset_mask(window=window) > 0
-    if not len(bands):
-        raise BadFileError(f"{file.name}: has no band but transparency; export its colours, too")
     if np.iscomplexobj(image):
         raise BadFileError(f"{file.name}: holds complex numbers, store amplitudes (or two real bands) instead")
     if image.dtype.kind == "f":
@@ -200,7 +200,7 @@ def read_mask(
             raise BadFileError(
                 f"{path}: holds colours (mode {image.mode}), need class numbers: name the classes' colours"
             )
-        mask = np.asarray(image.convert("L") if image.mode == "1" else image)
+        mask = np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
     if mask.dtype.kind == "f":
         if not np.isfinite(mask).all() or (mask != np.round(mask)).any():
             raise BadFileError(f"{path}: holds fractions, a mask needs whole numbers")

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multilabel_accuracy
 
 from .config import Config, build_model
 from .data import ImageDataset, log
@@ -21,6 +20,7 @@ from .feed import Feed
 from .heads import start_at
 from .loop import LoopModule, claim_folder, run_loop
 from .loss import ClassTokenLoss, map_overlap
+from .metrics import label_accuracy
 from .pruning import has_gates, sparsity
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .views import center_view, random_view
@@ -78,7 +78,7 @@ class FitModule(LoopModule):
         logits = self.model(image)
         bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, label)
         self.refuse_nonfinite("validation", bce, batch, index)  # weights spoilt by the epoch's last step are not kept
-        accuracy = multilabel_accuracy(logits.sigmoid(), label.int(), self.num_classes, average="micro")
+        accuracy = label_accuracy(logits.sigmoid(), label)
         self.log_dict(dict(val_bce=bce, val_accuracy=accuracy), batch_size=len(image), sync_dist=True)
 
     def configure_optimizers(self) -> dict:

@@ -9,6 +9,7 @@ __all__ = ['LABEL_COLUMNS', 'FILE_COLUMN', 'KNOWN_COLUMNS', 'SPLITS', 'read_rows
 import csv
 import difflib
 import io
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,10 +101,11 @@ def _match_files(path: str | Path, rows: list[dict], names: Sequence[str]) -> li
     "The file that each row means."
     known, stems, seen, files = set(names), {}, {}, []
     for name in names:
-        stems.setdefault(name.rsplit(".", 1)[0], []).append(name)
+        for spelling in {_composed(name), _composed(name.rsplit(".", 1)[0])}:
+            stems.setdefault(spelling, []).append(name)
     for row in rows:
         asked = row[FILE_COLUMN].replace("\\", "/").removeprefix("./")
-        found = [asked] if asked in known else stems.get(asked, [])
+        found = [asked] if asked in known else stems.get(_composed(asked), [])
         where = f"{path}, line {row['']}: {asked!r}"
         if len(found) != 1:
             near = difflib.get_close_matches(asked, [*known, *stems], n=1)
@@ -125,11 +127,16 @@ def _all_names(path: str | Path, rows: list[dict], parts: list[list[str]]) -> li
                 raise BadFileError(
                     f"{path}, line {row['']}: {name!r} holds a comma; separate the labels of an image by ';'"
                 )
-            if seen.setdefault(name.lower(), name) != name:
-                raise BadFileError(
-                    f"{path}, line {row['']}: {name!r} and {seen[name.lower()]!r} differ by case; write one"
-                )
+            other = seen.setdefault(_composed(name).casefold(), name)
+            if other != name:
+                how = "by case" if _composed(other) != _composed(name) else "in characters that look alike"
+                raise BadFileError(f"{path}, line {row['']}: {name!r} and {other!r} differ {how}; write one")
     return sorted(seen.values())
+
+# %% ../nbs/08c_labels.ipynb #b3f6d1a9
+def _composed(name: str) -> str:
+    "A name with one character for each accented letter: some systems store two."
+    return unicodedata.normalize("NFC", name)
 
 # %% ../nbs/08c_labels.ipynb #40589a72
 def _multi_hot(where: str, names: list[str], classes: tuple[str, ...]) -> list[int]:

@@ -9,7 +9,8 @@ __all__ = ['NonFiniteLossError', 'LoopModule', 'EpochBar', 'run_loop', 'best_pre
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 
 from .chance import holding
-from .core import atomic_path, write_whole
+from .core import BadFileError, atomic_path, write_whole
 from .feed import Feed, mixed_seed
 from .processes import describe_batch, memory_for, my_turn, summed, trainer_options, wait_for_all
 from .progress import Progress
@@ -150,13 +151,13 @@ def run_loop(
     "Train a module to its last epoch, or go on where an earlier call stopped."
     with my_turn(folder), stoppable(), finishing():
         found, module.folder = last_checkpoint(folder / "last.ckpt"), folder
-        state, file = found or ({}, None)
+        state, file = _fitting(module, *found or ({}, None))
         seen = state.get("batches", 0)  # of an epoch that was interrupted
         if not state or seen or state["epoch"] + 1 < epochs:
             feed.go_on(state["epoch"] + (not seen) if state else 0, seen)
             options = _trainer(folder, epochs, monitor, clip)
             options["callbacks"] += callbacks
-            with quiet(), memory_for(lambda: module.at, "lower batch_size or img_size"):
+            with quiet(), memory_for(lambda: module.at, "lower batch_size or img_size"), _interrupted():
                 run = L.Trainer(**options | trainer)
                 run.fit(module, datamodule=feed, ckpt_path=file, weights_only=True)
         wait_for_all()
@@ -176,6 +177,25 @@ def _trainer(folder: Path, epochs: int, monitor: str, clip: float) -> dict:
         plugins=[KeptCheckpoints()], callbacks=[last_one, best_one, EpochBar(), Saver(folder / "last.ckpt")]
     )
     return options | trainer_options()
+
+# %% ../nbs/11a_loop.ipynb #c8d2e5b1
+def _fitting(module: LoopModule, state: dict, file: Path | None) -> tuple[dict, Path | None]:
+    "A state and its file; that of another network is refused."
+    shapes = lambda weights: {name: getattr(value, "shape", None) for name, value in weights.items()}  # noqa: E731
+    if state and shapes(state["state_dict"]) != shapes(module.state_dict()):
+        raise BadFileError(f"{file}: is the state of another network; delete it to start anew")
+    return state, file
+
+
+@contextmanager
+def _interrupted() -> Iterator[None]:
+    "Lightning ends the program where somebody interrupts it; a notebook wants to go on."
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt("interrupted; the same command goes on after the last whole epoch") from None
+        raise
 
 # %% ../nbs/11a_loop.ipynb #5e67075a
 def best_precision() -> str:  # as Lightning's `Trainer` wants it
@@ -203,10 +223,9 @@ def claim_folder(
     "Write the configuration's key into a new folder; refuse a folder of another one."
     folder.mkdir(parents=True, exist_ok=True)
     note, mine = folder / "config.json", json.dumps(dict(key=key, seed=seed))
-    if note.exists() and note.read_text() != mine:
-        raise ValueError(
-            f"{folder}: holds a fit of another configuration or seed ({note.read_text()}); choose another folder"
-        )
+    known = note.read_bytes().decode(errors="replace") if note.exists() else mine
+    if known != mine:
+        raise ValueError(f"{folder}: holds a fit of another configuration or seed ({known}); choose another folder")
     if not note.exists():
         with atomic_path(note) as temporary:
             temporary.write_text(mine)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import check_range
+from .model import check_label
 from .pruning import l0_penalty
 
 # %% ../nbs/05_loss.ipynb #15bbbf61
@@ -33,6 +34,7 @@ class ClassTokenLoss(nn.Module):
         ramp: float = 1.0,  # share of lambda charged now, in [0, 1]
     ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms `bce` () and `l0` ()
         "The loss to minimise and its two terms, `l0` before lambda."
+        check_label(label, *logits.shape[-2:])
         bce = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype).expand_as(logits))
         l0 = l0_penalty(model)
         return bce + self.lam * ramp * l0, {"bce": bce.detach(), "l0": l0.detach()}

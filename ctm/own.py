@@ -10,6 +10,7 @@ __all__ = ['STEPS', 'Plan', 'plan_own', 'example_folder', 'own_images', 'mask_na
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +21,13 @@ import torch
 from matplotlib.figure import Figure
 
 from .config import EMBEDDED_SIZE, Config, load_config, load_dataset
-from .core import atomic_path, data_root, versions
+from .core import absolute, atomic_path, data_root, versions
 from .data import ImageDataset, evenly, log
-from .datasets.folder import find_images
+from .datasets.folder import find_images, read_values
 from .experiment import mask_batches, score_masks
 from .files import band_count, image_size, read_mask, read_sparse
 from .fit import fit
-from .guard import figure_text, read_json
+from .guard import figure_text
 from .picture import legend, paint, to_rgb
 from .progress import Progress
 from .raster import mask_file
@@ -73,7 +74,7 @@ def plan_own(
     **changes,  # fields of `Config` that differ from the preset
 ) -> Plan:  # checked: every file was found, every label understood
     "Read a folder and a table of labels, and refuse what cannot work before any work is done (ours)."
-    images = Path(images).resolve()
+    images = absolute(images)
     mask_values = _mapping(mask_values)
     data = dict(
         images=images.name,
@@ -95,8 +96,8 @@ def plan_own(
             "%.0f%% of the masks' pixels hold a class that their image's label denies: is mask_values right?",
             100 * wrong,
         )
-    plan = Plan(config, images.parent, images, Path(out).resolve(), train, val)
-    _refuse_twins(own_images(plan))
+    plan = Plan(config, images.parent, images, absolute(out), train, val)
+    _check_targets(plan, images, own_images(plan))
     return plan
 
 # %% ../nbs/20_own.ipynb #24b1923b
@@ -112,23 +113,36 @@ def _mapping(values: str | Path | dict | None) -> dict | None:
     "Mask values as they are, or from a .json file."
     if values is None or isinstance(values, dict):
         return values
-    return read_json(values, "is no JSON of class names and mask values", "write it again")
+    return read_values(Path(values))
 
 
 def _below(path: str | Path, root: Path) -> str:
     "A path relative to a folder where it lies within, else absolute."
-    path = Path(path).resolve()
+    path = absolute(path)
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
+# %% ../nbs/20_own.ipynb #d9e1f3c7
+def _check_targets(plan: Plan, folder: Path, names: list[str], class_maps: bool = False) -> None:
+    "Results that would replace one another or a file that was given, or be taken for images, are an error."
+    if plan.out.is_relative_to(folder):
+        raise ValueError(f"out={plan.out} lies within the images, its masks would be taken for images; choose another")
+    data = (plan.train, plan.val)
+    given = {os.path.realpath(file) for part in data for i in range(len(part)) for file in part.files(i)}
+    given |= {os.path.realpath(folder / name) for name in names}
+    for kind, rename in dict(mask=mask_name, map=_map_name).items() if class_maps else [("mask", mask_name)]:
+        seen: dict[str, str] = {}
+        for name in names:
+            new = rename(name)
+            if new in seen:
+                raise ValueError(f"{seen[new]} and {name} would both have the {kind} {new}: rename one")
+            if os.path.realpath(target := plan.out / f"{kind}s" / new) in given:
+                raise ValueError(f"{target}: was given, the {kind} of {name} would replace it; choose another out")
+            seen[new] = name
 
-def _refuse_twins(names: list[str]) -> None:
-    "Two images whose masks would have one name are an error."
-    seen: dict[str, str] = {}
-    for name in names:
-        stem = mask_name(name)
-        if stem in seen:
-            raise ValueError(f"{seen[stem]} and {name} would both have the mask {stem}: rename one")
-        seen[stem] = name
+
+def _map_name(name: str) -> str:
+    "An image's name as that of its class maps."
+    return str(Path(name).with_suffix(".tif"))
 
 # %% ../nbs/20_own.ipynb #76015ad3
 def own_images(
@@ -191,17 +205,17 @@ def mask_own(
     class_maps: bool = False,  # write maps/ too
 ) -> pd.DataFrame:  # one row per image: pixels of each class
     "Write one mask per image; masks that are there are made again."
-    folder, seen, known = Path(images or plan.images).resolve(), window_of(plan), {}
+    folder, seen, known = absolute(images or plan.images), window_of(plan), {}
     if folder == plan.images and plan.train.share is None:
         known = {name: data.read_label(i) for data in (plan.train, plan.val) for i, name in enumerate(data.names)}
     names, rows = own_images(plan) if folder == plan.images else find_images(folder), {}
-    _refuse_twins(names)
+    _check_targets(plan, folder, names, class_maps)
     with stoppable():
         for name in Progress(names, desc="masking"):
             source, size = folder / name, image_size(folder / name)
             large = plan.config.data.get("tile") or any(s > 2 * w for s, w in zip(size, seen, strict=True))
             options = dict(overlap=overlap, as_rgb=plan.config.data.get("as_rgb", False), label=known.get(name))
-            options |= dict(maps=plan.out / "maps" / Path(name).with_suffix(".tif") if class_maps else None)
+            options |= dict(maps=plan.out / "maps" / _map_name(name) if class_maps else None)
             target = plan.out / "masks" / mask_name(name)
             rows[name] = mask_file(masker, source, target, window or (seen if large else None), **options)
     return pd.DataFrame(rows).T

@@ -68,6 +68,9 @@ def memory_for(
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if str(error).startswith("DataLoader worker ("):  # torch's words
+            remedy = "most likely for lack of memory; run again, with fewer num_workers"
+            raise ChildProcessError(f"{what()}: a process that reads ahead was killed, {remedy} ({error})") from error
         lacking = isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
         if not lacking or isinstance(error, OutOfMemoryError):
             raise

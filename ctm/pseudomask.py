@@ -6,13 +6,15 @@
 __all__ = ['IGNORE', 'cut_level', 'merge_claims', 'fill_majority', 'fill_nearest', 'pseudo_mask']
 
 # %% ../nbs/06_pseudomask.ipynb #465ad398
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from .core import check_choice
+from .core import check_choice, check_range
 from .refine import refine_maps
 
 IGNORE = 255  # pixels without a class, in every mask
@@ -107,6 +109,7 @@ def pseudo_mask(
     "Pixel pseudo-masks of a batch (Section 3)."
     check_choice("fill", fill, ("majority", "nearest", "none"))
     _check_maps(maps, prob, present, background)
+    _check_view(len(maps), size, guide)
     present = prob > 0.5 if present is None else present.bool()
     candidates = max(1, int(present.sum(1).max()))
     order = torch.where(present, prob, prob - 2).argsort(dim=1, stable=True)[:, -candidates:]  # absent classes first
@@ -137,10 +140,26 @@ def _check_maps(maps: Tensor, prob: Tensor, present: Tensor | None, background: 
     "Refuse arguments that do not fit together."
     if maps.ndim != 4 or prob.shape != maps.shape[:2]:
         raise ValueError(f"maps {tuple(maps.shape)} and prob {tuple(prob.shape)} must be (B, C, gh, gw) and (B, C)")
+    if 0 in maps.shape:
+        raise ValueError(f"maps {tuple(maps.shape)} hold nothing: there must be an image, a class and a patch")
+    if not (torch.isfinite(maps).all() and torch.isfinite(prob).all()):
+        raise ValueError("maps or prob hold NaN or infinite numbers: weights or gates are spoilt, fit the model again")
     if present is not None and present.shape != prob.shape:
         raise ValueError(f"present has shape {tuple(present.shape)}, need {tuple(prob.shape)}")
+    if present is not None and not ((present == 0) | (present == 1)).all():
+        raise ValueError("present holds other numbers than 0 and 1")
     top = IGNORE - (background is not None)
     if maps.shape[1] > top:
         raise ValueError(f"{maps.shape[1]} classes do not fit in a mask: {IGNORE} marks pixels without a class")
-    if background is not None and not 0 <= background <= maps.shape[1]:
-        raise ValueError(f"background={background} must lie in [0, {maps.shape[1]}]")
+    if background is not None and not (type(background) is int and 0 <= background <= maps.shape[1]):
+        raise ValueError(f"background={background!r} must lie in [0, {maps.shape[1]}]")
+
+
+def _check_view(images: int, size: tuple[int, int], guide: Tensor | None) -> None:
+    "Refuse a size that no mask can have, and guiding images of another batch."
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"size={size!r}, need (height, width) in pixels")
+    for side in size:
+        check_range("size", side, 1, whole=True)
+    if guide is not None and (guide.ndim != 4 or len(guide) != images):
+        raise ValueError(f"guide has shape {tuple(guide.shape)}, need (batch, bands, height, width) of {images} images")

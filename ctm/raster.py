@@ -75,8 +75,9 @@ def open_source(
     "An image that is read in parts: a raster from disk, a picture from memory."
     if is_raster(path):
         with open_raster(path) as file:
-            known = file.crs or not file.transform.is_identity
+            known, (points, system) = file.crs or not file.transform.is_identity, file.gcps
             where = dict(crs=file.crs, transform=file.transform) if known else {}
+            where = where or (dict(gcps=points, crs=system) if points else {})  # control points in place of a transform
             yield lambda y, x, h, w: read_raster(file, Window(x, y, w, h)), where
         return
     pixels, valid = read_image(path, as_rgb)

@@ -40,13 +40,16 @@ def load_reference_checkpoint(
 def _fill(state: dict[str, Tensor], model_kwargs: dict) -> ClassTokenViT:
     "A model as large as its weights."
     gates = [k for k in state if k.endswith("head_gate.log_alpha")]
+    blocks = {int(k.split(".")[1]) for k in state if k.startswith("blocks.")}
+    if blocks != {*range(len(blocks))}:
+        raise ValueError(f"lacks blocks before block {max(blocks)}")
     _, c, width = state["cls_token"].shape
     options = dict(
         num_classes=c,
         patch_size=tuple(state["patch_embed.proj.weight"].shape[2:]),
         in_chans=state["patch_embed.proj.weight"].shape[1],
         embed_dim=width,
-        depth=1 + max(int(k.split(".")[1]) for k in state if k.startswith("blocks.")),
+        depth=len(blocks),
         num_heads=len(state[gates[0]]) if gates else 16,
         mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
         qkv_bias="blocks.0.attn.qkv.bias" in state,
@@ -71,7 +74,7 @@ def _reference_state(path: str | Path) -> dict[str, Tensor]:
     raw = raw.get("state_dict", raw) if isinstance(raw, dict) else {}
     state = {}
     for name, tensor in raw.items():
-        name = name.removeprefix("model.")
+        name = str(name).removeprefix("model.")
         if isinstance(tensor, Tensor) and name.startswith(("mct.", "classifier_head_test.")) and not UNUSED.match(name):
             for old, new in RENAMED.items():
                 name = name.replace(old, new)

@@ -93,8 +93,9 @@ def load_result(
         result = Result(**values)
         kinds = dict(metrics=dict, seed=int, embedded=bool, seconds=int | float, source=str, versions=dict, extra=dict)
         odd = [name for name, kind in kinds.items() if not isinstance(getattr(result, name), kind)]
-        if odd or not all(isinstance(result.metrics.get(m, 0.0), int | float | None) for m in METRICS):
-            raise ValueError(f"{', '.join(odd) or 'metrics'} of another kind than was written")
+        if odd or result.stage not in (1, 2) or not isinstance(result.baseline, str | None):
+            raise ValueError(f"{', '.join(odd) or 'extra'} of another kind than was written")
+        [float(result.metrics.get(m) or 0) for m in METRICS]  # else it is no number
         result.path()
         return result
 
@@ -170,10 +171,15 @@ def table(
             name: str(getattr(r.settings(), name)) for name in others
         }
         row["seed"] = r.seed
-        rows.append(row | {m: 100 * r.metrics[m] for m in METRICS} | dict(seconds=r.seconds))
+        rows.append(row | {m: _percent(r.metrics.get(m)) for m in METRICS} | dict(seconds=r.seconds))
     return pd.DataFrame(rows)
 
 # %% ../nbs/15_results.ipynb #e6b546c1
+def _percent(score: float | None) -> float:
+    "A score in percent, NaN where there is none."
+    return float("nan") if score is None else 100 * score
+
+
 def _differing(results: list[Result]) -> list[str]:
     "Fields of the configuration, beside masking and lambda, in which results on the same data differ."
     seen: dict[tuple, set[str]] = {}

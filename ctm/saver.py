@@ -45,7 +45,7 @@ def keep_checkpoint(
 ) -> None:
     "Write a state and its checksum (ours)."
     path, (sums, before) = Path(path), beside(path)
-    known = sums.read_text().split() if sums.exists() else []
+    known = _checksums(sums)
     with atomic_path(path, len(content)) as temporary:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -55,6 +55,11 @@ def keep_checkpoint(
         if keep and path.exists():
             path.replace(before)
 
+
+def _checksums(file: Path) -> list[str]:
+    "What a file of checksums says, damaged or not."
+    return file.read_bytes().decode(errors="replace").split() if file.is_file() else []
+
 # %% ../nbs/13a_saver.ipynb #05512632
 def read_checkpoint(
     path: str | Path,  # of `keep_checkpoint`
@@ -63,11 +68,11 @@ def read_checkpoint(
     path, (sums, _) = Path(path), beside(path)
     if not sums.exists():  # itself a state before
         sums = beside(path.with_name(path.name.replace("-before", "")))[0]
-    if sums.exists():
+    if sums.is_file():
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
             found = (found or hashlib.sha256(file.read())).hexdigest()
-        if found not in sums.read_text().split():
+        if found not in _checksums(sums):
             raise BadFileError(
                 f"{path}: damaged, its checksum is none of those in {sums.name}; delete it to start anew"
             )

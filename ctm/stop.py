@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .core import fcntl, locked
+from .core import absolute, fcntl, locked, room_for
 
 log = logging.getLogger("ctm")
 
@@ -45,11 +45,12 @@ def time_limit() -> float | None:  # seconds; None: no limit
     if not text:
         return None
     try:
-        days, _, clock = text.rpartition("-")
+        days, dash, clock = text.rpartition("-")
         parts = [float(part) for part in clock.split(":")]
-        if len(parts) > 3 or min(parts) < 0:
+        seconds = sum(part * 60**i for i, part in enumerate(reversed(parts))) + (86400 * int(days) if dash else 0)
+        if len(parts) > 3 or (dash and len(parts) < 3) or min(parts) < 0 or not seconds < 1e9:  # 30 years
             raise ValueError
-        return 86400 * int(days or 0) + sum(part * 60**i for i, part in enumerate(reversed(parts)))
+        return seconds
     except ValueError:
         raise ValueError(f"CTM_TIME_LIMIT={text!r}: need seconds, MM:SS, HH:MM:SS or D-HH:MM:SS") from None
 
@@ -140,7 +141,8 @@ def one_at_a_time(
     if fcntl is None or file in _MINE:
         yield
         return
-    handle = _take(file, wait)
+    with room_for(file, file, 100):
+        handle = _take(file, wait)
     _MINE.add(file)
     try:
         yield
@@ -164,7 +166,7 @@ def drop_lock(
 
 def _lock_of(folder: str | Path) -> Path:
     "The file beside a folder that its worker holds."
-    folder = Path(folder).resolve()
+    folder = absolute(folder)
     return folder.with_name(f".{folder.name}.lock")
 
 

@@ -51,7 +51,7 @@ class Resized(ImageDataset):
     ):
         check_choice("how", how, ("stretch", "pad"))
         for side in (*size, *(canvas or ())):
-            check_range("size", side, 1)
+            check_range("size", side, 1, whole=True)
         adopt(self, dataset)
         self.dataset, self.to, self.how, self.canvas = dataset, tuple(size), how, tuple(canvas or size)
         if self.canvas[0] < size[0] or self.canvas[1] < size[1]:
@@ -102,7 +102,7 @@ class Tiles(ImageDataset):
         tile: int,  # side of a tile in pixels
         share: float = 0.1,  # a class is present in a tile from this share of its pixels on
     ):
-        check_range("tile", tile, 1)
+        check_range("tile", tile, 1, whole=True)
         adopt(self, dataset)
         self.dataset, self.tile, self.share = dataset, tile, share
         grids = [tuple(side // tile for side in dataset.size(source)) for source in range(len(dataset))]

@@ -55,9 +55,9 @@ def grid_of(
 ) -> Windows:  # no window larger than the raster
     "The windows of a raster."
     check_range("overlap", overlap, 0, 0.95)
-    wanted = (window, window) if isinstance(window, int) else tuple(window)
+    wanted = tuple(window) if isinstance(window, tuple | list) else (window, window)
     for side in wanted:
-        check_range("window", side, 1)
+        check_range("window", side, 1, whole=True)
     return Windows(tuple(size), tuple(min(a, b) for a, b in zip(wanted, size, strict=True)), overlap)
 
 # %% ../nbs/19_windows.ipynb #a52ccbde
@@ -96,6 +96,8 @@ class Masker:
     ) -> tuple[Tensor, Tensor, Tensor]:  # masks (B, h, w) int64, class maps (B, C, gh, gw) and prob (B, C) in [0, 1]
         "Pseudo-masks of equally large images."
         device = next(self.model.parameters()).device
+        if images.shape[1] != len(self.mean):
+            raise ValueError(f"images have {images.shape[1]} bands, the model was trained on {len(self.mean)}")
         mean, std = (torch.as_tensor(v, dtype=torch.float32)[:, None, None] for v in (self.mean, self.std))
         pixels = (torch.from_numpy(images.astype(np.float32)) - mean) / std
         if valid is not None:

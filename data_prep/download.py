@@ -25,6 +25,7 @@ from urllib.request import (
 from tqdm import tqdm
 
 from ctm.core import BadFileError
+from ctm.guard import plain
 
 CHUNK = 1 << 18  # bytes read at a time
 TRIES = 6  # in a row without a new byte
@@ -120,6 +121,8 @@ def _download(url: str, target: Path, size: int | None, checksum: str, most: int
     while True:
         try:
             resumed |= _continue(url, part, size, checksum, most)
+        except ValueError as error:  # an address or an answer that makes no sense
+            raise Refused(plain(f"{type(error).__name__}: {error}", 200)) from error
         except (OSError, HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise
@@ -248,7 +251,8 @@ def _resumable(url: str, part: Path, checksum: str) -> tuple[int, dict]:  # byte
         notes = json.loads(_notes(part).read_text())
         have = part.stat().st_size
         good = notes["url"] == url and notes["total"] and have <= notes["total"] and (notes["validator"] or checksum)
-    except (OSError, ValueError, KeyError, TypeError):
+        good = good and f"{notes['validator']}".isprintable()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         good = False
     return (have, notes) if good else (0, {})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from prepare import locate
 from unpack import unpack
 
-from ctm.core import BadFileError, DatasetNotFoundError, atomic_folder, data_root
+from ctm.core import BadFileError, DatasetNotFoundError, absolute, atomic_folder, data_root
 
 PAGE = "https://www.kaggle.com/datasets/humansintheloop/semantic-segmentation-of-aerial-imagery"
 TILES, PARTS = 8, 9  # scenes, and images of each
@@ -64,12 +64,13 @@ def main(arguments: list[str] | None = None) -> int:  # exit status
     "The command. An error is one line."
     parser = argparse.ArgumentParser(description=f"Lay out MBRSC's aerial images of Dubai ({PAGE}).")
     parser.add_argument("source", type=Path, help="the archive that was fetched, or the folder that it unpacks to")
-    parser.add_argument("--root", type=Path, default=data_root() / "mbrsc_dubai", help="default: %(default)s")
+    parser.add_argument("--root", type=Path, help="default: mbrsc_dubai/ in CTM_DATA, or in data/")
     parser.add_argument("--partial", action="store_true", help="go on where some of the images are missing")
     args = parser.parse_args(arguments)
     try:
-        if args.root.exists():
-            raise OSError(f"{args.root}: is there already; delete it, or pass another --root")
+        root = absolute(args.root or data_root() / "mbrsc_dubai")
+        if root.exists():
+            raise OSError(f"{root}: is there already; delete it, or pass another --root")
         with tempfile.TemporaryDirectory() as temporary:
             top = args.source
             if top.is_file():
@@ -77,11 +78,11 @@ def main(arguments: list[str] | None = None) -> int:  # exit status
                 unpack(args.source, top, "")
             elif not top.is_dir():
                 raise DatasetNotFoundError(f"{top}: no such archive or folder; {PAGE} has it")
-            count = write(locate(top, ("Tile 1",), args.source), args.root, args.partial)
-    except (BadFileError, OSError) as error:
+            count = write(locate(top, ("Tile 1",), args.source), root, args.partial)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.root}: {count} of {TILES * PARTS} images, {', '.join(VAL)} to score on")
+    print(f"{root}: {count} of {TILES * PARTS} images, {', '.join(VAL)} to score on")
     return 0
 
 

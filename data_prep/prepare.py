@@ -18,7 +18,7 @@ from download import check_url, fault, fetch
 from unpack import size_unpacked, unpack
 from verify import verify
 
-from ctm.core import BadFileError, DatasetNotFoundError, data_root
+from ctm.core import BadFileError, DatasetNotFoundError, absolute, data_root
 
 try:
     import fcntl
@@ -67,7 +67,8 @@ class DataSet:
 def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit status
     "The command. An error is one line."
     parser = argparse.ArgumentParser(description=f"Prepare {dataset.name} ({dataset.page}).")
-    parser.add_argument("--root", type=Path, help=f"folder of the data set (default: {data_root() / dataset.name})")
+    place = f"{dataset.name}/ in CTM_DATA, or in data/"
+    parser.add_argument("--root", type=Path, help=f"folder of the data set (default: {place})")
     parser.add_argument("--archive", type=Path, action="append", default=[], help="file fetched by hand; repeatable")
     parser.add_argument("--mirror", help="fetch URL/NAME instead of the official address; the checks stay")
     parser.add_argument("--keep-archives", action="store_true", help="do not delete fetched archives at the end")
@@ -76,14 +77,14 @@ def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit s
     for option, settings in dataset.options.items():
         parser.add_argument(option, **settings)
     args = parser.parse_args(arguments)
-    root = (args.root or data_root() / dataset.name).expanduser().resolve()
     try:
+        root = absolute(args.root or data_root() / dataset.name)
         if args.sample is not None:
             root = write_sample(dataset, args)
         elif not args.check:
             prepare(dataset, root, args)
         problems = verify(dataset.name, root, dataset.counts, dataset.skip(args))
-    except (BadFileError, OSError) as error:
+    except (ValueError, OSError) as error:
         problems = [str(error)]
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ctm.core import BadFileError
-from ctm.guard import reading
+from ctm.guard import plain, reading, too_long
 
 MEMBERS = 2_000_000  # most files and folders in one archive
 RATIO = 200  # most bytes unpacked per byte packed: label rasters reach 10 to 20, a bomb 1,000 and more
@@ -104,8 +104,9 @@ def _checked(archive: Path, source: "_Zip | _Tar") -> Iterator[tuple[Member, Pur
     total, limit = 0, max(SMALL, RATIO * archive.stat().st_size)
     for count, member in enumerate(source.members(), 1):
         total += member.size
-        wrong = ""
-        if count > MEMBERS:
+        if member.size < 0:
+            wrong = f"{plain(member.name)!r} says that it has {member.size} bytes"
+        elif count > MEMBERS:
             wrong = f"there are more than {MEMBERS:,} members"
         elif total > limit:
             wrong = f"it would unpack to more than {limit:,} bytes, {RATIO} times its size"
@@ -122,6 +123,8 @@ def _checked(archive: Path, source: "_Zip | _Tar") -> Iterator[tuple[Member, Pur
 
 def _bad_name(name: str) -> str:
     "Why a name could leave the folder, empty if it cannot."
+    if too_long(name):
+        return f"{plain(name)!r} is longer than a file's name can be"
     windows = PureWindowsPath(name)
     if name.startswith("/") or windows.drive or windows.root:
         return f"{name!r} is an absolute path"

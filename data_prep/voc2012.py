@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
-from ctm.guard import inside, reading
+from ctm.guard import inside, read_text, reading
 from ctm.picture import voc_palette
 
 VOC = "VOCdevkit/VOC2012"
@@ -36,7 +36,7 @@ ARCHIVES = [
 
 
 def ids(file: Path) -> list[str]:
-    return file.read_text().split()
+    return read_text(file).split()
 
 
 def check_list(file: Path, root: Path) -> None:

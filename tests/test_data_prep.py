@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -323,6 +324,30 @@ def test_download_gives_up_with_a_remedy(plan, message, server, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+NONSENSE = {
+    "Content-Length of 5,000 digits": b"200 OK\r\nContent-Length: " + b"9" * 5000,
+    "Retry-After of 5,000 digits": b"503 No\r\nRetry-After: " + b"9" * 5000,
+    "Content-Range of 5,000 digits": b"206 Part\r\nContent-Range: bytes " + b"9" * 5000 + b"-9/9",
+    "a redirection to no address": b"302 Found\r\nLocation: http://[bad",
+}
+
+
+@pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
+def test_answers_that_make_no_sense(answer, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            client, _ = listener.accept()
+            client.recv(1 << 16)
+            client.sendall(b"HTTP/1.1 " + answer + b"\r\n\r\nhello")
+            client.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.zip"
+        with pytest.raises(BadFileError, match="a.zip: cannot be fetched .*Error: .*Try later, or fetch it by hand"):
+            download.fetch((url,), tmp_path / "a.zip")
+
+
 def test_redirection_never_leaves_https():
     request = urllib.request.Request("https://host/a.zip")
     with pytest.raises(download.Refused, match="redirected to http://host/b.zip, which is not https"):
@@ -394,6 +419,16 @@ def test_official_addresses_are_used(polyps, server, tmp_path, monkeypatch):
         replace(a, urls=(f"{server.url}/{a.name}",)) for a in small(SCRIPT["kvasir_seg"].DATASET, server.files, {})
         .archives(args)])  # fmt: skip
     assert run(local, tmp_path / "data") == 0
+
+
+def test_words_that_name_no_folder_or_list_are_one_line(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for root in ("~nobody-here/x", str(tmp_path / "loop")):
+        assert prepare.main(SCRIPT["kvasir_seg"].DATASET, ["--root", root]) == 1
+        assert root in error(capsys)[0]
+    (tmp_path / "list.txt").write_bytes("2007_000032".encode("utf-16"))
+    with pytest.raises(BadFileError, match="list.txt: is no text in UTF-8"):
+        SCRIPT["voc2012"].check_list(tmp_path / "list.txt", tmp_path)
 
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="no real samples beside the project")
@@ -670,6 +705,7 @@ def twice():
 
 
 HOSTILE = {
+    "longer than a file's name": [*both({"a/" * 30_000 + "x": b"x"}), *both({"x" * 256: b"x"})],
     "is an absolute path": [*both({"/tmp/evil": b"x"}), ("zip", zipped({"C:\\evil": b"x"}))],
     "leads out of the folder": [*both({"a/../../evil": b"x"}), ("zip", zipped({"..\\evil": b"x"}))],
     "no plain file name": [*both({"a\\b": b"x"}), ("tar", tarred({"a\x1bb": b"x"}))],
@@ -712,6 +748,18 @@ def test_hostile_archive(message, name, data, tmp_path, monkeypatch):
         unpack.unpack(archive, tmp_path / "in" / "out")
     assert str(archive) in str(caught.value) and "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.rglob("*")] == ["in", archive.name], "something was left"
+
+
+@pytest.mark.parametrize("size", ["-1024", "-2048"])
+def test_size_below_nothing(size, tmp_path):
+    "tarfile would go back and read the same member for ever, all the more where the member is not wanted."
+    with tarfile.open(tmp_path / "a.tar", "w") as out:
+        for name, headers in {"y": {}, "x": dict(size=size), "z": {}}.items():
+            member = entry(name)
+            member.pax_headers = headers
+            out.addfile(member)
+    with pytest.raises(BadFileError, match=f"a.tar: not unpacked, 'x' says that it has {size} bytes"):
+        unpack.unpack(tmp_path / "a.tar", tmp_path / "out", keep="^y")
 
 
 def test_huge_header_is_not_read_into_memory(tmp_path, monkeypatch):

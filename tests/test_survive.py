@@ -1,13 +1,17 @@
 "Nothing is lost: short versions of tests/survive.py, and numbers that no training should meet."
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
 from ctm.config import load_config
 from ctm.data import ImageDataset
@@ -205,3 +209,34 @@ def test_too_little_memory_names_batch_size_and_remedy(place, tmp_path, monkeypa
         "2.00 GiB",
     ):
         assert part in str(error.value), part
+
+
+# What happens to the program in mid-fit
+
+
+class At(Callback):
+    "Does something at the second step."
+
+    def __init__(self, action):
+        self.action = action
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_step == 1:
+            self.action()
+
+
+def test_who_interrupts_gets_an_interrupt(tmp_path):
+    "Lightning would end the program, and a notebook's kernel with it, without a word."
+    data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL | dict(batch_size=2))
+    stop = At(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        fit(config, data, data, tmp_path / "cut", callbacks=[stop])
+    straight, resumed = (fit(config, data, data, tmp_path / name) for name in ("straight", "cut"))
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_killed_worker_is_said(tmp_path):
+    data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL | dict(batch_size=2))
+    shoot = At(lambda: [child.kill() for child in psutil.Process().children()])
+    with pytest.raises(ChildProcessError, match="batch .* that reads ahead was killed.* fewer num_workers"):
+        fit(config, data, data, tmp_path, callbacks=[shoot], num_workers=1)

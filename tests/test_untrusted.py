@@ -122,6 +122,14 @@ def test_a_pickle_never_runs(name, write, how, tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", PLACES)
+def test_a_pipe_is_no_file(name, tmp_path):
+    "Whoever opened it would wait for a writer for ever."
+    os.mkfifo(tmp_path / name)
+    with pytest.raises((BadFileError, FileNotFoundError), match=name.replace(".", r"\.")):
+        PLACES[name][0](tmp_path / name)
+
+
 def test_the_payload_would_run(tmp_path):
     pickle.loads(pickle.dumps(Payload(tmp_path / "it ran", "open")))
     assert (tmp_path / "it ran").exists()

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +40,8 @@ CLASSES = tuple(
 )
 GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers that no category has
 CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in GAPS)  # in the order of CLASSES
-OTHERWISE = dict(
-    aeroplane="airplane", diningtable="dining table", motorbike="motorcycle", pottedplant="potted plant", sofa="couch",
-    tvmonitor="tv",
-)  # VOC's name -> COCO's  # fmt: skip
+OTHERWISE = dict(aeroplane="airplane", diningtable="dining table", motorbike="motorcycle")  # VOC's name -> COCO's
+OTHERWISE |= dict(pottedplant="potted plant", sofa="couch", tvmonitor="tv")
 COLORS = named_colors(CLASSES, {OTHERWISE.get(c, c): color for c, color in zip(VOC, VOC_COLORS, strict=True)})
 OFFICIAL = {"train": 82783, "val": 40504}  # images; 82,081 and 40,137 of them hold an object
 
@@ -68,8 +67,7 @@ def semantic_mask(
         for item in annotations:
             shape, c = rasterise(item, size, where), class_of(item, where)
             painted.append((not item.get("iscrowd"), -int(shape.sum()), item["id"], shape, c))
-        painted.sort(key=lambda row: row[:3])
-    for _, _, _, shape, c in painted:
+    for _, _, _, shape, c in sorted(painted, key=lambda row: row[:3]):
         mask[shape] = c + 1
     return mask
 
@@ -149,8 +147,7 @@ class Coco2014(ImageDataset):
         return [self.paths[index], self.file]
 
     def size(self, index: int) -> tuple[int, int]:
-        height, width = self.packed["sizes"][self.rows[index]]
-        return int(height), int(width)
+        return tuple(self.packed["sizes"][self.rows[index]].tolist())
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:  # (3, H, W) uint8, (H, W) uint8
         "The photograph, and the mask made of its objects."
@@ -175,16 +172,15 @@ def read_instances(
             f"{file}: no COCO 2014. Run python data_prep/coco2014.py or pass root=, "
             'or leave root unset with preset="demo" to use the embedded set'
         )
-    with reading(file, "is no instances file of COCO", "fetch it again"):
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            coco = COCO()
-            coco.dataset = read_json(file, "is no instances file of COCO", "fetch it again")
-            coco.createIndex()
+    wrong = "is no instances file of COCO", "fetch it again"
+    with reading(file, *wrong), contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        coco = COCO()
+        coco.dataset = read_json(file, *wrong)
+        coco.createIndex()
         ids = {row["id"] for row in coco.dataset["categories"]}
         if not {"images", "annotations"} <= coco.dataset.keys() or not ids <= set(CATEGORY_IDS):
             raise ValueError("has no images and annotations of COCO's 80 categories")
-        orphans = coco.imgToAnns.keys() - coco.imgs.keys()
-        if orphans:
+        if orphans := coco.imgToAnns.keys() - coco.imgs.keys():
             raise ValueError(f"annotates the image {min(orphans)}, which it does not list")
         for image in coco.imgs.values():
             sides = image["height"], image["width"]
@@ -195,16 +191,15 @@ def read_instances(
 # %% ../../nbs/datasets/coco2014.ipynb #3a82d09f
 def packed_instances(
     file: Path,  # instances_*.json
-) -> dict[
-    str, np.ndarray
-]:  # per image: ids, files, sizes, counts, labels, ends; text: annotations, one after the other
+) -> dict[str, np.ndarray]:  # per image: ids, files, sizes, counts, labels, ends; text: annotations in a row
     "A split's annotations as arrays, from the cache where this file was packed before (ours)."
     stat = file.stat() if file.is_file() else None
     facts = stat and f"{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
     place = facts and cache_root() and cache_root() / f"coco-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     if not place:
         return pack(read_instances(file), file)
-    if not place.is_dir():
+    if len([*place.glob("*.npy")]) < 7:  # not made yet, or a part was cleaned away
+        shutil.rmtree(place, ignore_errors=True)
         with atomic_folder(place) as folder:
             for name, array in pack(read_instances(file), file).items():
                 np.save(folder / f"{name}.npy", array)

@@ -15,13 +15,13 @@ import numpy as np
 
 from ..cache import cache_root
 from ..core import BadFileError, DatasetNotFoundError, atomic_path, check_choice, check_range
-from ..data import ImageDataset, Subset, evenly
+from ..data import ImageDataset, Subset, evenly, log
 from ..files import SUFFIXES, band_count, check_same_size, image_size, read_image, read_sparse
 from ..guard import inside, read_json, reading
 from ..labels import LabelTable, label_table, split_rows
 from ..picture import named_colors
 from ..pseudomask import IGNORE
-from ..values import MaskValues
+from ..values import MaskValues, check_classes
 from ..views import Resized, Tiles
 
 # %% ../../nbs/datasets/folder.ipynb #c4f098c7
@@ -34,9 +34,8 @@ def band_statistics(
     facts = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in chosen]
     key = hashlib.sha256(json.dumps([facts, as_rgb]).encode()).hexdigest()[:16]
     kept = cache_root() and cache_root() / f"bands-{key}.json"
-    if kept and kept.is_file():
-        mean, std = read_json(kept)
-        return np.array(mean), np.array(std)
+    if kept and kept.is_file() and (known := _kept_statistics(kept)) is not None:
+        return known
     count, total, square = 0, 0.0, 0.0
     for file in chosen:
         image, valid = read_sparse(file, as_rgb)
@@ -52,6 +51,19 @@ def band_statistics(
         with atomic_path(kept) as temporary:
             temporary.write_text(json.dumps([mean.tolist(), std.tolist()]))
     return mean, std
+
+
+def _kept_statistics(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    "What was kept; None where it is damaged, to be counted again."
+    try:
+        with reading(file):
+            mean, std = np.array(read_json(file), np.float64)
+            if mean.ndim != 1 or not np.isfinite(mean).all() or not (std > 0).all():
+                raise ValueError("is no mean and deviation")
+            return mean, std
+    except BadFileError as error:
+        log.warning("counted again: %s", error)
+        return None
 
 # %% ../../nbs/datasets/folder.ipynb #cc5f2a13
 class Folder(ImageDataset):
@@ -97,6 +109,7 @@ class Folder(ImageDataset):
         self.colors, self.share = named_colors(self.classes), share if self.table.labels is None else None
         self.values = MaskValues(self.classes, mask_values, background)
         self.background = self.values.background
+        check_classes(labels or images, self.classes, len(self.mask_classes))
         self.masks = [None] * len(self) if masks is None else find_masks(Path(masks), self.names, self.table.rows)
         if self.share is not None and not any(self.masks):
             raise DatasetNotFoundError(f"{masks}: no mask has the name of an image, as {self.names[0]}")
@@ -108,6 +121,8 @@ class Folder(ImageDataset):
                 f"has {counts[0][0]} of {counts[0][1]}; export them alike, or pass as_rgb=True for photographs"
             )
         bands = counts[0][0]
+        for band in rgb or ():
+            check_range("rgb", band, 0, bands - 1, whole=True)
         self.mean, self.std, self.rgb = (
             np.zeros(bands),
             np.ones(bands),
@@ -178,7 +193,8 @@ def read_values(
     path: Path,  # .json: name -> number or colour, or several
 ) -> dict:  # as `MaskValues`
     "The meaning of masks' values; `BadFileError` where the file says something else."
-    values, wrong = read_json(path), "is no JSON of class names and mask values"
+    wrong = "is no JSON of class names and mask values"
+    values = read_json(path, wrong, "write it again")
     with reading(path, wrong, "write it again"):
         for value in (v for part in values.values() for v in (part if isinstance(part, list) else [part])):
             if type(value) not in (int, str):
