@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral, Real
 from pathlib import Path
 
 try:
@@ -238,7 +239,7 @@ def check_range(
     whole: bool = False,  # no fractions
 ) -> None:
     "Refuse, with a `ValueError`, a number outside [low, high], or NaN (ours)."
-    kind = int if whole else int | float
+    kind = Integral if whole else Real  # numpy's, too
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
         number = "a whole number" if whole else "a number"
         raise ValueError(f"{name}={value!r} is out of range, choose {number} in [{low:g}, {high:g}]")
