@@ -31,7 +31,7 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## fit, mask and score on the embedded set, a few minutes on a laptop
 	@mkdir -p runs
 	$(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity.ipynb -p lam 0.01 </dev/null
-	@$(BIN)/python -m ctm.results
+	@$(BIN)/python -m ctm.experiments.results
 	@echo "the notebook, with its figures: runs/sensitivity.ipynb"
 
 test: $(STAMP)  ## every notebook, the docs, the rules of the house
@@ -77,7 +77,7 @@ bench: $(STAMP)  ## measure speed and growth anew, an hour on a machine that doe
 	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
 
 fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, ten minutes; writes figures/fuzz.json
-	$(BIN)/python -m ctm.fuzz --count 100000
+	$(BIN)/python -m tests.fuzz.run --count 100000
 
 lock:  ## write requirements-ci.txt anew, exact and hashed (needs uv on the path)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \

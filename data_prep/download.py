@@ -25,7 +25,7 @@ from urllib.request import (
 from tqdm import tqdm
 
 from ctm.core import BadFileError
-from ctm.guard import plain
+from ctm.io.safe import printable
 
 CHUNK = 1 << 18  # bytes read at a time
 TRIES = 6  # in a row without a new byte
@@ -122,7 +122,7 @@ def _download(url: str, target: Path, size: int | None, checksum: str, most: int
         try:
             resumed |= _continue(url, part, size, checksum, most)
         except ValueError as error:  # an address or an answer that makes no sense
-            raise Refused(plain(f"{type(error).__name__}: {error}", 200)) from error
+            raise Refused(printable(f"{type(error).__name__}: {error}", 200)) from error
         except (OSError, HTTPException) as error:
             if isinstance(error, OSError) and error.errno in LOCAL_FAULTS:
                 raise

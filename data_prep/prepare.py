@@ -98,11 +98,11 @@ def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit s
 
 def write_sample(dataset: DataSet, args: argparse.Namespace) -> Path:  # the set's folder
     "The embedded set in the layout of the real one."
-    from ctm.synthetic import MAKERS, make
+    from ctm.synthetic.sets import MAKERS, make_synthetic
 
     if dataset.name not in MAKERS or args.sample < 1:
         raise BadFileError(f"--sample {args.sample}: pass 1 or more images, of one of {', '.join(MAKERS)}")
-    return make(dataset.name, args.root or data_root() / "embedded", args.sample)
+    return make_synthetic(dataset.name, args.root or data_root() / "embedded", args.sample)
 
 
 # Fetch, unpack, put in place

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ctm.core import BadFileError
-from ctm.guard import plain, reading, too_long
+from ctm.io.safe import printable, reading, too_long
 
 MEMBERS = 2_000_000  # most files and folders in one archive
 RATIO = 200  # most bytes unpacked per byte packed: label rasters reach 10 to 20, a bomb 1,000 and more

@@ -11,9 +11,9 @@ import json
 
 import yaml
 
-from ctm.config import load_config
+from ctm.train.config import load_config
 from ctm.core import repo_root, runs_root
-from ctm.results import TABLE_8
+from ctm.experiments.results import TABLE_8
 
 
 def typed(value):
@@ -87,5 +87,5 @@ for number, (made, (notebook, given, needs)) in enumerate(JOBS.items()):
             given=given,
         threads: 1
         shell:
-            "OMP_NUM_THREADS={threads} python -m ctm.execute {params.notebook} {output:q} -y {params.given:q} "
+            "OMP_NUM_THREADS={threads} python -m ctm.reports.notebook {params.notebook} {output:q} -y {params.given:q} "
             "--no-progress-bar </dev/null"

@@ -32,23 +32,25 @@ import torch  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from ctm.checkpoint import load_model  # noqa: E402
-from ctm.config import load_config, load_dataset  # noqa: E402
-from ctm.core import PARTIAL, repo_root, versions, write_whole  # noqa: E402
-from ctm.experiment import mask_batches, run, saving  # noqa: E402
-from ctm.files import open_raster  # noqa: E402
-from ctm.fit import fit  # noqa: E402
-from ctm.loop import read_log  # noqa: E402
-from ctm.model import ClassTokenViT  # noqa: E402
-from ctm.network import load_segmentation_config  # noqa: E402
-from ctm.raster import mask_file  # noqa: E402
-from ctm.results import load_results  # noqa: E402
-from ctm.saver import read_checkpoint  # noqa: E402
-from ctm.spread import run_spread  # noqa: E402
-from ctm.stage_two import run_segmentation  # noqa: E402
-from ctm.stop import RESUME  # noqa: E402
-from ctm.synthetic import make  # noqa: E402
-from ctm.windows import Masker  # noqa: E402
+from ctm.checkpoint import load_model
+from ctm.train.config import load_config
+from ctm.train.data import load_dataset
+from ctm.core import PARTIAL, repo_root, versions, write_whole
+from ctm.experiments.run import run
+from ctm.predict.dataset import predict_batches, saving
+from ctm.io.images import open_raster
+from ctm.train.fit import fit
+from ctm.train.trainer import read_log
+from ctm.model import ClassTokenViT
+from ctm.segmentation.network import load_segmentation_config
+from ctm.predict.raster import mask_file
+from ctm.experiments.results import load_results
+from ctm.train.checkpointing import read_checkpoint
+from ctm.experiments.launch import launch_run
+from ctm.segmentation.run import run_segmentation
+from ctm.runtime.interrupt import RESUME
+from ctm.synthetic.sets import make_synthetic
+from ctm.predict.masker import Masker
 
 ROOT = repo_root()
 TINY = dict(embed_dim=16, depth=1, num_heads=2, epochs=3, batch_size=16)
@@ -82,7 +84,7 @@ def task_second(place: Path) -> dict:
 
 def task_spread(place: Path) -> dict:
     "A fit by two processes."
-    run_spread(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", processes=2)
+    launch_run(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", processes=2)
     return outcome(place)
 
 
@@ -104,7 +106,7 @@ def task_rasters(place: Path) -> dict:
 
 def prepare_place(place: Path) -> None:
     "The data of both."
-    (place / "data").symlink_to(make("kvasir_seg", place / "made", n=8))
+    (place / "data").symlink_to(make_synthetic("kvasir_seg", place / "made", n=8))
     (place / "rasters").mkdir()
     for seed in range(2):
         pixels = np.random.default_rng(seed).integers(0, 255, (3, 600, 500), np.uint8)
@@ -317,7 +319,7 @@ def report(place: Path) -> subprocess.Popen:
     command = [
         sys.executable,
         "-m",
-        "ctm.execute",
+        "ctm.reports.notebook",
         str(ROOT / "nbs" / "sensitivity.ipynb"),
         str(place / "runs" / "out.ipynb"),
     ]
@@ -425,9 +427,9 @@ def limited(stack: list) -> dict:
 
 def task_limited(place: Path, seconds: float) -> dict:
     "The run, in slices of time."
-    import ctm.stop
+    import ctm.runtime.interrupt
 
-    ctm.stop.START, os.environ["CTM_TIME_LIMIT"] = time.monotonic(), str(seconds)
+    ctm.runtime.interrupt.START, os.environ["CTM_TIME_LIMIT"] = time.monotonic(), str(seconds)
     return task_run(place)
 
 
@@ -579,7 +581,7 @@ def task_long(place: Path, steps: int, masks: int) -> dict:
             return val.read_label(index % len(val))
 
     seen = []
-    for index, _ in enumerate(saving(mask_batches(model, Many(), config), place / "runs" / "masks", val.mask_colors)):
+    for index, _ in enumerate(saving(predict_batches(model, Many(), config), place / "runs" / "masks", val.mask_colors)):
         if 2 * index % max(1, masks // 20) == 0:
             seen.append(dict(masks=2 * index) | rest())
     written = sum(1 for _ in (place / "runs" / "masks").iterdir())
@@ -627,7 +629,7 @@ def experiment_bad(stack: list, rng: random.Random, short: bool) -> dict:
     for number in range(1 if short else 6):
         place = fresh(stack)
         (place / "data").unlink()
-        (place / "data").symlink_to(make("kvasir_seg", place / "made", n=8))
+        (place / "data").symlink_to(make_synthetic("kvasir_seg", place / "made", n=8))
         images = sorted((place / "made").rglob("images/*.jpg"))
         chosen = rng.sample(images, rng.randint(1, len(images) // 2))
         for image in chosen:

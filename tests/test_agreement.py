@@ -14,14 +14,14 @@ from timm.scheduler import CosineLRScheduler
 from torch.nn import functional as F
 from torchmetrics import JaccardIndex
 
-from ctm.attention import GatedAttention
+from ctm.layers.attention import GatedAttention
 from ctm.datasets import coco2014
-from ctm.files import read_image, read_mask
+from ctm.io.images import read_image, read_mask
 from ctm.metrics import SegmentationScores
 from ctm.model import ClassTokenViT
 from ctm.pruning import HeadGate, l0_penalty, open_probability
-from ctm.schedule import learning_rate_scale
-from ctm.synthetic import make
+from ctm.train.schedule import learning_rate_scale
+from ctm.synthetic.sets import make_synthetic
 
 SEEDS = range(5)
 
@@ -173,7 +173,7 @@ def test_schedule_is_timms(steps, warm):
 
 
 def test_coco_masks_are_pycocotools(tmp_path):
-    root = make("coco2014", tmp_path, 40)
+    root = make_synthetic("coco2014", tmp_path, 40)
     data, crowds = coco2014.Coco2014(root), 0
     truth = COCO(str(data.file))
     for index, image in enumerate(data.ids):

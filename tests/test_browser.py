@@ -24,7 +24,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is miss
 pytestmark = needs_chromium
 CELLS = (
     """import torch, ctm
-from ctm.config import build_model, load_config, load_dataset
+from ctm.train.config import build_model, load_config, load_dataset
 from ctm.synthetic import make
 config = load_config("dfc2020", "demo", embed_dim=32, depth=3, num_heads=4, patch_evidence=True)
 data = load_dataset(config, "val", make("dfc2020", "data", n=16))
@@ -197,7 +197,7 @@ def test_each_control_changes_what_it_should(page):
         "labels": (MASK, choose(page, "labels", "given")),
         "refine": (BINARY, choose(page, "refine", "color")),
         "gated": (CLASS_MAP, tick(page, "gated")),
-        "fused": (CLASS_MAP, tick(page, "fused")),
+        "use_evidence": (CLASS_MAP, tick(page, "use_evidence")),
         "layer": (CLASS_MAP, press(page, 0, 2)),
         "head": (CLASS_MAP, press(page, 1, 3)),
         "a head in the grid": (CLASS_MAP, at(page, HEADS, 0.1, 0.1)),

@@ -14,12 +14,14 @@ import torch
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
-from ctm.config import load_config, load_dataset
+from ctm.train.config import load_config
+from ctm.train.data import load_dataset
 from ctm.datasets import ade20k, coco2014, dfc2020, endotect, folder, kvasir_seg, voc2012
-from ctm.files import image_size
-from ctm.synthetic import make, regions
-from ctm.views import Resized, Tiles
-from ctm.windows import Masker, block_masks, grid_of
+from ctm.io.images import image_size
+from ctm.synthetic.sets import make_synthetic, regions
+from ctm.data.dataset.transforms import Resized, Tiles
+from ctm.predict.masker import Masker
+from ctm.predict.windows import block_masks, grid_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -289,9 +291,9 @@ def test_thirteen_bands_of_floats(tmp_path):
 MASK = """
 import resource, sys, time
 import numpy as np, torch
-from ctm.config import build_model, load_config
-from ctm.raster import mask_file
-from ctm.windows import Masker
+from ctm.train.config import build_model, load_config
+from ctm.predict.raster import mask_file
+from ctm.predict.windows import Masker
 torch.manual_seed(0)
 config = load_config("folder", in_chans=3, depth=1, embed_dim=16, num_heads=2, batch_size=64)
 model = build_model(config, 3).eval()
@@ -334,7 +336,7 @@ class Seeing(torch.nn.Module):
         super().__init__()
         self.classes, self.patch, self.anchor = classes, patch, torch.nn.Parameter(torch.zeros(1))
 
-    def attention_maps(self, image, layers, gated, fused):
+    def attention_maps(self, image, layers, gated, use_evidence):
         onehot = torch.stack([(image[:, 0].round() == c).float() for c in range(self.classes)], 1)
         maps = torch.nn.functional.avg_pool2d(onehot, self.patch)
         return 20 * (maps.mean((2, 3)) - 0.02), maps + 1e-3 * torch.rand_like(maps)
@@ -367,7 +369,7 @@ def test_tiled_and_whole_agree_away_from_borders():
 def test_cache_memory_does_not_grow_with_samples(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CTM_DATA", str(tmp_path))
-    root = make("dfc2020", tmp_path, n=64)
+    root = make_synthetic("dfc2020", tmp_path, n=64)
     before = set(tmp_path.rglob("*"))
     dataset = load_dataset(load_config("dfc2020"), "train", root)
     new = set(tmp_path.rglob("*")) - before

@@ -27,7 +27,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from ctm.core import BadFileError
-from ctm.synthetic import MAKERS, make
+from ctm.synthetic.sets import MAKERS, make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples" / "endotect"
@@ -142,7 +142,7 @@ def tarred(files, mode="w"):
 
 def kvasir(folder):
     "The embedded polyps in the official archive's layout."
-    made, files, lists = make("kvasir_seg", folder, n=4), {}, {"train": [], "validation": []}
+    made, files, lists = make_synthetic("kvasir_seg", folder, n=4), {}, {"train": [], "validation": []}
     for file in sorted(made.glob("*/*/*.jpg")):
         split, part, name = file.parts[-3:]
         files[f"Kvasir-SEG/{part}/{split}{name}"] = file.read_bytes()
@@ -506,7 +506,7 @@ ARCHIVE = {  # first folder of the layout -> the archive that brings it
 def test_embedded_set_through_the_official_archives(name, server, tmp_path, monkeypatch):
     if name not in MAKERS:
         pytest.skip(f"no embedded set in the layout of {name}")
-    made, packed = make(name, tmp_path / "embedded", n=4), {}
+    made, packed = make_synthetic(name, tmp_path / "embedded", n=4), {}
     for file in made.rglob("*"):
         top, *_ = parts = file.relative_to(made).parts
         if top in ARCHIVE and file.is_file():
@@ -542,7 +542,7 @@ def test_dfc2020_from_archives_by_hand(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(dfc2020, "READER", dfc2020.Dfc2020, raising=False)
     monkeypatch.setattr(dfc2020, "OFFICIAL", {"train": 4, "val": 1}, raising=False)
-    made, data = make("dfc2020", tmp_path / "embedded", n=4), {}
+    made, data = make_synthetic("dfc2020", tmp_path / "embedded", n=4), {}
     for file in made.rglob("*.tif"):  # one archive per sensor for test, one for all of validation
         name = "val (1).zip" if "validation" in file.name else f"{file.parent.name}.zip"
         flat = file.name if name == "s1_0.zip" else f"DFC_Public_Dataset/{file.parent.name}/{file.name}"

@@ -176,7 +176,7 @@ HOME = re.compile(r"(?<![\w.:/-])/(home|root|tmp|work|Users|mnt|var)/")
 
 @each(NOTEBOOKS)
 def test_saved_outputs(path):
-    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures: `ctm.picture.crisp_figures()`"
+    assert path.stat().st_size < NOTEBOOK_BYTES, "save smaller figures: `ctm.data.plot.crisp_figures()`"
     for cell in code(path):
         for out in cell["outputs"]:
             assert out["output_type"] != "error", f"a saved error: {out['ename']} in\n{source(cell)}"

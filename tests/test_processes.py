@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ctm.results import load_results
-from ctm.synthetic import make
+from ctm.experiments.results import load_results
+from ctm.synthetic.sets import make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
 import sys
-from ctm.config import load_config
-from ctm.experiment import run
+from ctm.train.config import load_config
+from ctm.experiments.run import run
 tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=3, batch_size=int(sys.argv[2]))
 run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=sys.argv[1])
 """
@@ -23,7 +23,7 @@ run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=sys.argv[1])
 
 @pytest.mark.parametrize("batch_size", [16, 25])  # 72 tiles: whole batches and an odd rest
 def test_two_processes_are_one(batch_size, tmp_path):
-    data = make("kvasir_seg", tmp_path / "data", n=8)
+    data = make_synthetic("kvasir_seg", tmp_path / "data", n=8)
     script = tmp_path / "run.py"
     script.write_text(RUN)
     found = {}

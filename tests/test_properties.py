@@ -19,12 +19,13 @@ from PIL import Image
 from ctm import guard
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.datasets import coco2014, endotect, folder, voc2012
-from ctm.files import image_size, read_colors, read_image, read_mask, read_sparse
-from ctm.labels import label_table, split_rows
+from ctm.io.images import image_size, read_colors, read_image, read_mask, read_sparse
+from ctm.data.dataset.label_table import label_table, split_rows
 from ctm.metrics import SegmentationScores
 from ctm.pruning import HeadGate, open_heads, open_probability
-from ctm.pseudomask import IGNORE, pseudo_mask
-from ctm.results import load_result
+from ctm.core import IGNORE
+from ctm.pseudomask import pseudo_mask
+from ctm.experiments.results import load_result
 
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctm.synthetic import make
+from ctm.synthetic.sets import make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = dict(embed_dim=32, depth=2, num_heads=4, epochs=1)
@@ -18,7 +18,7 @@ TINY = dict(embed_dim=32, depth=2, num_heads=4, epochs=1)
 
 @pytest.fixture(scope="module")
 def polyps(tmp_path_factory):
-    return make("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
+    return make_synthetic("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
 
 
 def papermill(report, folder, **parameters):

@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctm.loss import ClassTokenLoss
 from ctm.model import ClassTokenViT
-from ctm.results import load_results
-from ctm.synthetic import make
+from ctm.experiments.results import load_results
+from ctm.synthetic.sets import make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
 import sys
-from ctm.config import load_config
-from ctm.experiment import run
+from ctm.train.config import load_config
+from ctm.experiments.run import run
 tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=6)
 run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=sys.argv[1])
 """
@@ -28,7 +28,7 @@ run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=sys.argv[1])
 
 @pytest.fixture(scope="module")
 def polyps(tmp_path_factory):
-    return make("kvasir_seg", tmp_path_factory.mktemp("data"), n=24)
+    return make_synthetic("kvasir_seg", tmp_path_factory.mktemp("data"), n=24)
 
 
 def start(data, runs):

@@ -13,12 +13,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ctm.config import load_config
-from ctm.data import ImageDataset
-from ctm.experiment import mask_batches, score_masks
-from ctm.fit import fit
-from ctm.loop import NonFiniteLossError
-from ctm.processes import OutOfMemoryError
+from ctm.train.config import load_config
+from ctm.data.dataset.dataset import ImageDataset
+from ctm.predict.dataset import predict_batches, score_masks
+from ctm.train.fit import fit
+from ctm.train.trainer import NonFiniteLossError
+from ctm.runtime.distributed import OutOfMemoryError
 from ctm.pruning import sparsity
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def test_odd_data_are_trained_and_scored(case, start, tmp_path):
     data, config = Made(CASES[case]), load_config(**SMALL, logit_start=start, classifier="per_class")
     model = fit(config, data, data, tmp_path)
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    found = score_masks(mask_batches(model, data, config), 3)
+    found = score_masks(predict_batches(model, data, config), 3)
     labelled = any((mask != 255).any() for mask in CASES[case])
     assert 0 <= found["classifier_accuracy"] <= 1
     assert (found["miou"] == found["miou"]) == labelled  # NaN where nothing can be scored
@@ -199,7 +199,7 @@ def test_too_little_memory_names_batch_size_and_remedy(place, tmp_path, monkeypa
         if place == "fit":
             fit(config, data, data, tmp_path)
         else:
-            next(mask_batches(model, data, config))
+            next(predict_batches(model, data, config))
     for part in (
         "batch 0",
         "image-",

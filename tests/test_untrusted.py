@@ -34,21 +34,22 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from ctm import guard  # noqa: E402
-from ctm.cache import cached  # noqa: E402
-from ctm.checkpoint import load_checkpoint, load_model  # noqa: E402
-from ctm.core import BadFileError, DatasetNotFoundError  # noqa: E402
-from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012  # noqa: E402
-from ctm.files import band_count, image_size, read_image, read_mask  # noqa: E402
-from ctm.model import ClassTokenViT  # noqa: E402
-from ctm.picture import describe_samples, legend, shortened  # noqa: E402
-from ctm.pretrained import load_backbone  # noqa: E402
-from ctm.raster import mask_file  # noqa: E402
-from ctm.reference import load_reference_checkpoint  # noqa: E402
-from ctm.reports import report_command  # noqa: E402
-from ctm.results import Result, load_result, result_path  # noqa: E402
-from ctm.stage_two import load_network  # noqa: E402
-from ctm.synthetic import make  # noqa: E402
-from ctm.tables import save_table, styled  # noqa: E402
+from ctm.data.dataset.cache import cached
+from ctm.checkpoint import load_model
+from ctm.train.checkpointing import load_checkpoint
+from ctm.core import BadFileError, DatasetNotFoundError
+from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012
+from ctm.io.images import band_count, image_size, read_image, read_mask
+from ctm.model import ClassTokenViT
+from ctm.data.dataset.plot import describe_samples, legend, shortened
+from ctm.layers.pretrained import load_backbone
+from ctm.predict.raster import mask_file
+from ctm.reference import load_reference_checkpoint
+from ctm.reports.sweeps.sweeps import report_command
+from ctm.experiments.results import Result, load_result, result_path
+from ctm.segmentation.run import load_network
+from ctm.synthetic.sets import make_synthetic
+from ctm.reports.sweeps.tables import save_table, styled
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_prep"))
@@ -136,7 +137,7 @@ def test_the_payload_would_run(tmp_path):
 
 
 def test_a_pickle_in_the_cache_is_thrown_away(tmp_path):
-    data = kvasir_seg.load(make("kvasir_seg", tmp_path, 4), "val", (32, 32), 16, 0.1)
+    data = kvasir_seg.load(make_synthetic("kvasir_seg", tmp_path, 4), "val", (32, 32), 16, 0.1)
     (place,) = {cached(data, tmp_path / "cache").place}
     for part in ("images", "kept", "sums"):
         mark = tmp_path / "it ran"
@@ -317,8 +318,8 @@ READ = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
-from ctm.files import read_image, read_mask, read_sparse, image_size, band_count
-from ctm.raster import open_source
+from ctm.io.images import read_image, read_mask, read_sparse, image_size, band_count
+from ctm.predict.raster import open_source
 for file in sorted(Path(sys.argv[1]).glob("*.tif")):
     for read in (image_size, band_count, read_image, read_sparse, read_mask):
         try: read(file)
@@ -362,7 +363,7 @@ OUT = ["../../secret", "/etc/passwd", "..\\..\\secret", "a/../../../secret", "x"
 @pytest.mark.parametrize("name", OUT)
 def test_lists_stay_in_their_folder(name, tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "secret.jpg")
-    voc = make("voc2012", tmp_path, 4)
+    voc = make_synthetic("voc2012", tmp_path, 4)
     base = voc / "VOCdevkit" / "VOC2012"
     (base / "ImageSets" / "Segmentation" / "mine.txt").write_text(name)
     flat = tmp_path / "flat"
@@ -371,7 +372,7 @@ def test_lists_stay_in_their_folder(name, tmp_path):
     for read in (lambda: voc2012.Voc2012(voc, "mine", labels="none"), lambda: kvasir_seg.KvasirSeg(flat)):
         with pytest.raises(BadFileError, match="leads out of|longer than a file's name|missing, though"):
             read()
-    endo = make("endotect", tmp_path, 6)
+    endo = make_synthetic("endotect", tmp_path, 6)
     table = endo / "labeled-images" / "image-labels.csv"
     frame = pd.read_csv(table)
     frame["Classification"] = name.replace("\0", "\1")
@@ -382,7 +383,7 @@ def test_lists_stay_in_their_folder(name, tmp_path):
 
 @pytest.mark.parametrize("name", OUT)
 def test_tables_and_json_stay_in_their_folder(name, tmp_path):
-    root = make("folder", tmp_path, 6)
+    root = make_synthetic("folder", tmp_path, 6)
     (root / "t.csv").write_text(f'file,label\n"{name}",a\n')
     with pytest.raises(BadFileError, match="is not in the folder of images|line"):
         folder.load(root, "train", labels="t.csv")
@@ -390,7 +391,7 @@ def test_tables_and_json_stay_in_their_folder(name, tmp_path):
     (root / "t.csv").write_text(f'file,mask\n{image},"{name}"\n')
     with pytest.raises(BadFileError, match="leads out of|longer than a file's name|missing, though|contains NUL"):
         folder.load(root, "train", labels="t.csv", masks="masks", mask_values=dict(a=0))
-    coco = make("coco2014", tmp_path, 4)
+    coco = make_synthetic("coco2014", tmp_path, 4)
     file = coco / "annotations" / "instances_val2014.json"
     content = json.loads(file.read_text())
     content["images"][0]["file_name"] = name
@@ -403,7 +404,7 @@ def test_tables_and_json_stay_in_their_folder(name, tmp_path):
 
 
 def test_a_link_in_a_folder_leads_nowhere(tmp_path):
-    root = make("folder", tmp_path, 6)
+    root = make_synthetic("folder", tmp_path, 6)
     (root / "masks" / "link.tif").symlink_to(tmp_path / "secret.tif")
     image = folder.find_images(root / "images")[0]
     (root / "t.csv").write_text(f"file,mask\n{image},link.tif\n")
@@ -483,7 +484,7 @@ def test_names_in_tables_and_figures(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [n for n in NAMES if "\0" not in n and "\u0000" not in n])
 def test_names_in_file_names(name, tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
-    from ctm.config import load_config
+    from ctm.train.config import load_config
 
     path = result_path(load_config("voc2012"), 0, False, name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -494,8 +495,8 @@ def test_names_in_file_names(name, tmp_path, monkeypatch):
 
 def test_hostile_folder_of_ones_own(tmp_path):
     "Classes and files with such names, from the table to masks of every image."
-    from ctm.config import load_config
-    from ctm.windows import Masker
+    from ctm.train.config import load_config
+    from ctm.predict.masker import Masker
 
     images, files = tmp_path / "im\nages $x^", []
     images.mkdir()
@@ -528,7 +529,7 @@ def test_hostile_folder_of_ones_own(tmp_path):
         counts = mask_file(masker, images / name, tmp_path / "out" / name, maps=tmp_path / f"maps{i}.tif")
         assert sum(counts.values()) == 256 and read_mask(tmp_path / "out" / name).shape == (16, 16)
     samples = [data[i] for i in range(3)]
-    from ctm.picture import class_table
+    from ctm.data.dataset.plot import class_table
 
     warnings.simplefilter("ignore")
     describe_samples(samples, data, class_table(samples, data), 3).savefig(tmp_path / "a.png")
@@ -617,8 +618,8 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 if len(sys.argv) > 2:  # the watch works
     socket.create_connection(("127.0.0.1", 9))
-from ctm.config import load_config
-from ctm.experiment import run
+from ctm.train.config import load_config
+from ctm.experiments.run import run
 result = run(load_config("kvasir_seg", "demo", embed_dim=16, depth=1, num_heads=2, epochs=1), root=sys.argv[1])
 print(result.metrics["miou"])
 """
@@ -626,7 +627,7 @@ print(result.metrics["miou"])
 
 @pytest.mark.parametrize("ask", [False, True])
 def test_the_demo_asks_for_no_network(ask, tmp_path):
-    root = make("kvasir_seg", tmp_path, 6)
+    root = make_synthetic("kvasir_seg", tmp_path, 6)
     command = [sys.executable, "-c", FIT, str(root), *(["x"] if ask else [])]
     env = os.environ | dict(CTM_RUNS=str(tmp_path / "runs"))
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=ROOT)
@@ -641,7 +642,7 @@ def test_the_demo_runs_where_there_is_no_network(tmp_path):
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"no network may be taken away here: {error}")
     changes = dict(embed_dim=16, depth=1, num_heads=2, epochs=1)
-    given = dict(dataset="kvasir_seg", root=str(make("kvasir_seg", tmp_path, 6)), changes=changes)
+    given = dict(dataset="kvasir_seg", root=str(make_synthetic("kvasir_seg", tmp_path, 6)), changes=changes)
     report = [ROOT / "nbs" / "sensitivity.ipynb", tmp_path / "out.ipynb", "-y", json.dumps(given), "--no-progress-bar"]
     command = [*cut, sys.executable, "-m", "papermill", *map(str, report)]
     env = os.environ | dict(CTM_RUNS=str(tmp_path / "runs"))
@@ -650,12 +651,13 @@ def test_the_demo_runs_where_there_is_no_network(tmp_path):
     assert list((tmp_path / "runs" / "results").glob("*.json"))
 
 
-# Mutants, a short run of `python -m ctm.fuzz`; the long one is in figures/fuzz.json
+# Mutants, a short run of `python -m tests.fuzz.run`; the long one is in figures/fuzz.json
 
 
 def test_mutants_end_well():
-    from ctm.fuzz import ENDS, GOOD, ending, mutant
-    from ctm.targets import targets
+    from ctm.reports.sweeps.reliability import ENDS, GOOD
+    from tests.fuzz.run import ending, mutant
+    from tests.fuzz.targets import targets
 
     counts = dict.fromkeys(ENDS, 0)
     with tempfile.TemporaryDirectory() as home:
@@ -673,8 +675,8 @@ def test_mutants_end_well():
 @pytest.mark.parametrize("name, numbers", [("geotiff", (2282, 2799, 2904)), ("SBD mat", (43, 640, 2800))])
 def test_mutants_that_hung_or_crashed(name, numbers, tmp_path):
     "65,281 bands, for which GDAL takes minutes; and MATLAB files that kill scipy's reader."
-    from ctm.fuzz import ending, mutant
-    from ctm.targets import targets
+    from tests.fuzz.run import ending, mutant
+    from tests.fuzz.targets import targets
 
     target = targets(tmp_path)[name]
     for number in numbers:
@@ -686,7 +688,7 @@ def test_mutants_that_hung_or_crashed(name, numbers, tmp_path):
 
 
 def test_every_error_is_listed():
-    from ctm.errors import error_classes, error_table
+    from ctm.reports.sweeps.reliability import error_classes, error_table
 
     table = error_table()
     assert set(table.index) == {kind.__name__ for kind in error_classes()} >= {"BadFileError", "NonFiniteLossError"}
@@ -704,7 +706,7 @@ def test_the_recorded_run():
     found = json.loads((ROOT / "figures" / "fuzz.json").read_text())
     assert found["mutants"] >= 100_000 and not found["failures"]
     assert sum(row["mutants"] for row in found["readers"]) == found["mutants"]
-    from ctm.fuzz import GOOD
+    from ctm.reports.sweeps.reliability import GOOD
 
     assert all(sum(row[end] for end in GOOD) == row["mutants"] for row in found["readers"])
 
