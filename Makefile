@@ -46,9 +46,9 @@ docs: $(STAMP)  ## build the docs site into _docs
 docs-serve: docs  ## show the docs site at http://localhost:8000
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _docs 8000
 
-reports: demo  ## every table and figure of the paper, on the embedded sets; what is kept is read
+reports: demo  ## every table and figure of the paper, on the synthetic sets; what is kept is read
 	@mkdir -p figures/tables
-	for name in claims masking_ratio pseudomasks segmentation specialized real_tiles; do \
+	for name in masking_ratio pseudomasks segmentation specialized real_tiles beyond; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
 	for data in dfc2020 endotect ade20k; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity-$$data.ipynb -p dataset $$data -p sweep True </dev/null || exit 1; done
@@ -57,11 +57,11 @@ reports: demo  ## every table and figure of the paper, on the embedded sets; wha
 	  CTM_KEEP=1 $(BIN)/papermill nbs/ablation.ipynb runs/ablation-$$data.ipynb -p dataset $$data -p choices painting </dev/null || exit 1; done
 	for data in dfc2020 endotect ade20k voc2012 coco2014; do \
 	  CTM_KEEP=1 $(BIN)/papermill nbs/qualitative.ipynb runs/qualitative-$$data.ipynb -p dataset $$data </dev/null || exit 1; done
-	cp runs/tables/*-embedded-*-demo.* runs/tables/real_tiles-*-demo.* figures/tables/
+	cp runs/tables/*-synthetic-*-demo.* runs/tables/real_tiles-*-demo.* figures/tables/
 	for kind in heads masking_ratio pseudomasks qualitative real_tiles specialized; do cp runs/figures/$$kind-*-demo*.png runs/figures/$$kind-*-demo*.svg figures/; done
 	for end in png svg; do \
-	  cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.$$end | head -1)" figures/masks-embedded.$$end; \
-	  cp "$$(ls -t runs/figures/claims-dfc2020-demo-embedded-*.$$end | head -1)" figures/lambda-embedded.$$end; done
+	  cp "$$(ls -t runs/figures/masks-dfc2020-demo-embedded-*.$$end | head -1)" figures/masks-synthetic.$$end; \
+	  cp "$$(ls -t runs/figures/lambda-dfc2020-demo-embedded-*.$$end | head -1)" figures/lambda-synthetic.$$end; done
 
 paper: $(STAMP)  ## the whole paper as one graph of jobs (PRESET=demo CORES=2 ROOTS="{}" ARGS=); again after a kill
 	@mkdir -p runs

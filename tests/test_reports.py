@@ -34,9 +34,9 @@ def test_report_on_other_data(report, polyps, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     results = list(tmp_path.glob("results/*.json"))
     assert results and all(path.stem.count("-seed5") for path in results)
-    table = (tmp_path / "tables" / f"{report}-embedded-kvasir_seg-demo.csv").read_text()
+    table = (tmp_path / "tables" / f"{report}-synthetic-kvasir_seg-demo.csv").read_text()
     assert f"papermill nbs/{report}.ipynb runs/{report}.ipynb -p dataset kvasir_seg" in table.splitlines()[0]
-    assert (tmp_path / "tables" / f"{report}-embedded-kvasir_seg-demo.tex").exists()
+    assert (tmp_path / "tables" / f"{report}-synthetic-kvasir_seg-demo.tex").exists()
     assert not list((ROOT / "figures").rglob("*seed5*")), "a run of one's own must not touch what is committed"
 
 
@@ -45,7 +45,7 @@ def test_report_on_other_data(report, polyps, tmp_path):
     [
         ("specialized", dict(dataset=None, root="/nowhere"), "is the folder of one data set: name it"),
         ("pseudomasks", dict(dataset="voc2021"), "voc2021"),
-        ("qualitative", dict(methods=["cam"]), "need 'ours' among them"),
+        ("qualitative", dict(methods=["cam"]), "need 'paper' among them"),
         ("segmentation", dict(root="/nowhere"), "/nowhere"),
     ],
 )
