@@ -112,12 +112,16 @@ class DiskFullError(OSError):
 
 
 def _lacks_room(error: Exception, folder: Path) -> bool:
-    "Whether an error means that the disk is full; GDAL does not say so, hence a trial."
+    "Whether an error means that the disk is full; GDAL does not say so, hence a trial after its errors."
+    foreign = False
     seen = error
     while seen:
         if getattr(seen, "errno", None) in FULL:
             return True
+        foreign |= isinstance(seen, OSError) or type(seen).__module__.startswith("rasterio")
         seen = seen.__cause__ or seen.__context__
+    if not foreign:
+        return False
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as trial:
             trial.write(bytes(1 << 16))
@@ -258,7 +262,7 @@ def check_kinds(
         value, kind = getattr(made, field.name), kinds.get(field.name, field.type)
         kind = int | float if kind is float else kind
         if not isinstance(value, kind) or (isinstance(value, bool) and field.type is not bool):
-            raise ValueError(f"{field.name}={value!r} is no {getattr(kind, '__name__', kind)}")
+            raise ValueError(f"{field.name}={value!r} is not of type {getattr(kind, '__name__', kind)}")
 
 # %% ../nbs/method/01_core.ipynb #4f78000b
 def versions() -> dict[str, str]:  # name -> version

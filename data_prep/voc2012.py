@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.safe import inside, read_text, reading
-from ctm.data.dataset.colors import voc_palette
+from ctm.data.colors import voc_palette
 
 VOC = "VOCdevkit/VOC2012"
 AUGMENTED, LIST = f"{VOC}/SegmentationClassAug", f"{VOC}/ImageSets/Segmentation/train_aug.txt"

@@ -19,7 +19,7 @@ from ctm.train.data import load_dataset
 from ctm.datasets import ade20k, coco2014, dfc2020, endotect, folder, kvasir_seg, voc2012
 from ctm.io.images import image_size
 from ctm.synthetic.sets import make_synthetic, regions
-from ctm.data.dataset.transforms import Resized, Tiles
+from ctm.data.transforms import Resized, Tiles
 from ctm.predict.masker import Masker
 from ctm.predict.windows import block_masks, grid_of
 

@@ -20,7 +20,7 @@ from ctm import guard
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.datasets import coco2014, endotect, folder, voc2012
 from ctm.io.images import image_size, read_colors, read_image, read_mask, read_sparse
-from ctm.data.dataset.label_table import label_table, split_rows
+from ctm.data.label_table import label_table, split_rows
 from ctm.metrics import SegmentationScores
 from ctm.pruning import HeadGate, open_heads, open_probability
 from ctm.core import IGNORE

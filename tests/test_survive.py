@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ctm.train.config import load_config
-from ctm.data.dataset.dataset import ImageDataset
+from ctm.data.dataset import ImageDataset
 from ctm.predict.dataset import predict_batches, score_masks
 from ctm.train.fit import fit
 from ctm.train.trainer import NonFiniteLossError

@@ -34,22 +34,22 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from ctm import guard  # noqa: E402
-from ctm.data.dataset.cache import cached
+from ctm.data.cache import cached
 from ctm.checkpoint import load_model
 from ctm.train.checkpointing import load_checkpoint
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012
 from ctm.io.images import band_count, image_size, read_image, read_mask
 from ctm.model import ClassTokenViT
-from ctm.data.dataset.plot import describe_samples, legend, shortened
+from ctm.data.plot import describe_samples, legend, shortened
 from ctm.layers.pretrained import load_backbone
 from ctm.predict.raster import mask_file
 from ctm.reference import load_reference_checkpoint
-from ctm.reports.sweeps.sweeps import report_command
+from ctm.reports.sweeps import report_command
 from ctm.experiments.results import Result, load_result, result_path
 from ctm.segmentation.run import load_network
 from ctm.synthetic.sets import make_synthetic
-from ctm.reports.sweeps.tables import save_table, styled
+from ctm.reports.tables import save_table, styled
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_prep"))
@@ -529,7 +529,7 @@ def test_hostile_folder_of_ones_own(tmp_path):
         counts = mask_file(masker, images / name, tmp_path / "out" / name, maps=tmp_path / f"maps{i}.tif")
         assert sum(counts.values()) == 256 and read_mask(tmp_path / "out" / name).shape == (16, 16)
     samples = [data[i] for i in range(3)]
-    from ctm.data.dataset.plot import class_table
+    from ctm.data.plot import class_table
 
     warnings.simplefilter("ignore")
     describe_samples(samples, data, class_table(samples, data), 3).savefig(tmp_path / "a.png")
@@ -655,7 +655,7 @@ def test_the_demo_runs_where_there_is_no_network(tmp_path):
 
 
 def test_mutants_end_well():
-    from ctm.reports.sweeps.reliability import ENDS, GOOD
+    from ctm.reports.reliability import ENDS, GOOD
     from tests.fuzz.run import ending, mutant
     from tests.fuzz.targets import targets
 
@@ -688,7 +688,7 @@ def test_mutants_that_hung_or_crashed(name, numbers, tmp_path):
 
 
 def test_every_error_is_listed():
-    from ctm.reports.sweeps.reliability import error_classes, error_table
+    from ctm.reports.reliability import error_classes, error_table
 
     table = error_table()
     assert set(table.index) == {kind.__name__ for kind in error_classes()} >= {"BadFileError", "NonFiniteLossError"}
@@ -706,7 +706,7 @@ def test_the_recorded_run():
     found = json.loads((ROOT / "figures" / "fuzz.json").read_text())
     assert found["mutants"] >= 100_000 and not found["failures"]
     assert sum(row["mutants"] for row in found["readers"]) == found["mutants"]
-    from ctm.reports.sweeps.reliability import GOOD
+    from ctm.reports.reliability import GOOD
 
     assert all(sum(row[end] for end in GOOD) == row["mutants"] for row in found["readers"])
 

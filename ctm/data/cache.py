@@ -15,7 +15,7 @@ import shutil
 import zlib
 from ..core import BadFileError, DiskFullError, absolute, atomic_folder, check_choice, log, runs_root
 from .dataset import ImageDataset, evenly, warn_skipped
-from .subsets import adopt, readable
+from .subsets import Wrapped, readable
 from ..io.safe import reading
 from ..runtime.progress import Progress
 from pathlib import Path
@@ -79,7 +79,8 @@ def decode(
     if not kept:
         raise BadFileError(f"{dataset.name}: none of its {len(dataset)} images can be read; the first: {reasons[:1]}")
     warn_skipped(reasons, len(dataset))
-    [array.flush() for array in arrays.values()]
+    for array in arrays.values():
+        array.flush()
     np.save(folder / "kept.npy", np.array(kept, np.int64))
     np.save(folder / "sums.npy", np.array(sums, np.uint32))
     facts = dict(bytes={part.name: part.stat().st_size for part in sorted(folder.glob("*.npy"))}, skipped=reasons)
@@ -111,11 +112,11 @@ def _checksum(arrays) -> int:
     return total
 
 # %% ../../nbs/data/06_cache.ipynb #3493f4ee
-class Cached(ImageDataset):
+class Cached(Wrapped):
     "A decoded data set: reads from memory-mapped arrays what the original reads from files."
 
     def __init__(self, dataset: ImageDataset, place: Path):
-        adopt(self, dataset)
+        super().__init__(dataset)
         with reading(place, "is not the cache that was written", "it is made again"):
             self._check(dataset, place)
 
@@ -125,7 +126,8 @@ class Cached(ImageDataset):
         for name, size in facts["bytes"].items():
             if (place / name).stat().st_size != size:
                 raise BadFileError(f"{place / name}: has not the {size} bytes that were written")
-        self.kept, self.dataset, self.place = np.load(place / "kept.npy"), dataset, place
+        self.kept = np.load(place / "kept.npy")
+        self.place = place
         self.skipped = facts.get("skipped", [])
         left_out = set(range(len(dataset))) - set(self.kept.tolist())
         if len(left_out) != len(self.skipped) or (np.diff(self.kept) < 1).any():
@@ -155,8 +157,8 @@ class Cached(ImageDataset):
     def read_label(self, index: int) -> np.ndarray:
         return np.array(self.labels[index])
 
-    def files(self, index: int) -> list[Path]:
-        return self.dataset.files(self.kept[index])
+    def inner(self, index: int) -> int:
+        return self.kept[index]
 
     def size(self, index: int) -> tuple[int, int]:
         return self.masks.shape[1:]

@@ -96,7 +96,7 @@ def describe_samples(
     ax.set_xticks(range(len(table)), [figure_text(n, 24) for n in table.index], rotation=40, ha="right", fontsize=7)
     ax.set_ylabel("images", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    kind = "embedded " if dataset.embedded else ""
+    kind = "synthetic " if dataset.synthetic else ""
     figure.suptitle(
         f"{kind}{figure_text(dataset.name)}: image, mask (white: not scored), images per class", fontsize=9, y=0.99
     )

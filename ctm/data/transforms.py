@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from ..core import BadFileError, IGNORE, check_choice, check_range
 from .dataset import ImageDataset
-from .subsets import adopt
+from .subsets import Wrapped
 from ..runtime.rng import draw_rows
-from pathlib import Path
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
@@ -37,7 +36,7 @@ def resize_mask(
     return mask[rows[:, None], columns]
 
 # %% ../../nbs/data/03_transforms.ipynb #fe5769bd
-class Resized(ImageDataset):
+class Resized(Wrapped):
     "Another data set's images, all of one size."
 
     def __init__(
@@ -50,19 +49,15 @@ class Resized(ImageDataset):
         check_choice("how", how, ("stretch", "pad"))
         for side in (*size, *(canvas or ())):
             check_range("size", side, 1, whole=True)
-        adopt(self, dataset)
-        self.dataset, self.to, self.how, self.canvas = dataset, tuple(size), how, tuple(canvas or size)
+        super().__init__(dataset)
+        self.to = tuple(size)
+        self.how = how
+        self.canvas = tuple(canvas or size)
         if self.canvas[0] < size[0] or self.canvas[1] < size[1]:
             raise ValueError(f"canvas {self.canvas} is smaller than the size {tuple(size)} (height, width)")
 
     def settings(self) -> dict:
         return self.dataset.settings() | dict(to=self.to, how=self.how, canvas=self.canvas)
-
-    def files(self, index: int) -> list[Path]:
-        return self.dataset.files(index)
-
-    def read_label(self, index: int) -> np.ndarray:
-        return self.dataset.read_label(index)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.canvas
@@ -75,6 +70,11 @@ class Resized(ImageDataset):
         scale = min(new / old for new, old in zip(self.to, size, strict=True))
         inner = self.to if self.how == "stretch" else tuple(max(1, round(scale * side)) for side in size)
         return inner, tuple((outer - part) // 2 for outer, part in zip(self.canvas, inner, strict=True))
+
+    def to_inner(self, index: int, mask: np.ndarray) -> np.ndarray:
+        full = self.dataset.size(index)
+        inner, (y, x) = self.place(full)
+        return resize_mask(mask[y : y + inner[0], x : x + inner[1]], full)
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         "The resized image and mask, in the middle of the canvas."
@@ -91,7 +91,7 @@ class Resized(ImageDataset):
         return wide, marked
 
 # %% ../../nbs/data/03_transforms.ipynb #5f1c40d0
-class Tiles(ImageDataset):
+class Tiles(Wrapped):
     "Equal square tiles of another data set's images, row by row."
 
     def __init__(
@@ -101,8 +101,9 @@ class Tiles(ImageDataset):
         share: float = 0.1,  # a class is present in a tile from this share of its pixels on
     ):
         check_range("tile", tile, 1, whole=True)
-        adopt(self, dataset)
-        self.dataset, self.tile, self.share = dataset, tile, share
+        super().__init__(dataset)
+        self.tile = tile
+        self.share = share
         grids = [tuple(side // tile for side in dataset.size(source)) for source in range(len(dataset))]
         parts = [np.argwhere(np.ones(grid, bool)) for grid in grids]  # (row, column) of each tile
         sources = np.repeat(np.arange(len(grids)), [len(part) for part in parts])
@@ -116,8 +117,12 @@ class Tiles(ImageDataset):
     def settings(self) -> dict:
         return self.dataset.settings() | dict(tile=self.tile)
 
-    def files(self, index: int) -> list[Path]:
-        return self.dataset.files(self.places[index][0])
+    def inner(self, index: int) -> int:
+        return self.places[index][0]
+
+    def to_original(self, index: int, mask: np.ndarray) -> np.ndarray:
+        "Mask of the tile itself: a part of an image has no file of its own."
+        return ImageDataset.to_original(self, index, mask)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.tile, self.tile

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ..core import BadFileError, DatasetNotFoundError, IGNORE, atomic_path, check_choice, check_range, log
 from ..data.cache import cache_root
 from ..data.colors import named_colors
-from ..data.dataset import ImageDataset, evenly
+from ..data.dataset import ImageDataset, evenly, is_synthetic
 from ..data.label_table import LabelTable, label_table, split_rows
 from ..data.mask_values import MaskValues, check_classes
 from ..data.subsets import Subset
@@ -126,8 +126,8 @@ class Folder(ImageDataset):
             np.ones(bands),
             tuple(rgb or ((0, 1, 2) if bands > 2 else (0, 0, 0))),
         )
-        self.embedded = any((p / "EMBEDDED.json").exists() for p in (self.root, self.root.parent))
-        self.source = self.root.resolve().parent.name if self.embedded else self.root.resolve().name
+        self.synthetic = any(is_synthetic(p) for p in (self.root, self.root.parent))
+        self.source = self.root.resolve().parent.name if self.synthetic else self.root.resolve().name
 
     def settings(self) -> dict:
         constants = dict(mean=self.mean.tolist()) | dict(masks=[str(m) for m in self.masks])

@@ -89,7 +89,7 @@ def percents(
     found = (score_of(result, score) for result in results)
     return [100 * value for value in found if value is not None and not np.isnan(value)]
 
-# %% ../../nbs/reports/02_tables.ipynb #fef4756b
+# %% ../../nbs/reports/02_tables.ipynb #891e7543
 def mean_deviation(
     values: Sequence[float],  # one value per seed
 ) -> tuple[float, float]:  # NaN where nothing can be computed: no value, or for the deviation a single one

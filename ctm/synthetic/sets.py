@@ -157,26 +157,26 @@ VERSION = 1  # of the pictures: another number, another set
 
 
 def make_synthetic(
-    name: str,  # of the real data set whose layout to use
+    name: str,  # name of the real data set, whose layout is used
     root: str | Path,  # folder under which the set is written
-    n: int = 512,  # training images; a quarter as many for validation
-    seed: int = 0,  # the same seed, the same set
-) -> Path:  # the set's folder, to be passed to the reader
-    "Write an embedded set, or find the one that is there."
+    n: int = 512,  # number of training images; a quarter as many for validation
+    seed: int = 0,  # seed of the pictures
+) -> Path:  # folder of the set, for its reader
+    "Folder of a synthetic set in a data set's own layout, made if it is not there (not in the paper)."
     check_choice("name", name, MAKERS)
     check_range("n", n, 1)
     folder = Path(root) / set_name(name, n, seed)
     if not folder.exists():
         with atomic_folder(folder) as partial:
             MAKERS[name](partial, n, np.random.default_rng([seed, n]))
-            (partial / "EMBEDDED.json").write_text(json.dumps(dict(name=name, n=n, seed=seed, version=VERSION)))
+            (partial / "SYNTHETIC.json").write_text(json.dumps(dict(name=name, n=n, seed=seed, version=VERSION)))
     return folder
 
 
 def set_name(
-    name: str,  # as `make_synthetic`
-    n: int = 512,  # as `make_synthetic`
-    seed: int = 0,  # as `make_synthetic`
-) -> str:  # of the folder
-    "What an embedded set is called on disk and in results."
+    name: str,  # name of the real data set
+    n: int = 512,  # number of training images
+    seed: int = 0,  # seed of the pictures
+) -> str:  # name of the folder
+    "Name of a synthetic set on disk and in results."
     return f"{name}-n{n}-seed{seed}-v{VERSION}"

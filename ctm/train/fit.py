@@ -82,9 +82,10 @@ class FitModule(TrainingModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms
         "Equation 1; the views' masks are not looked at."
         if not self.config.diversity:
-            return self.loss(self.model(image, label), label, self.model, ramp)
-        logits, maps = self.model.attention_maps(image, label=label)
-        (total, terms), overlap = self.loss(logits, label, self.model, ramp), map_overlap(maps)
+            return self.loss(self.model.training_logits(image, label), label, self.model, ramp)
+        logits, maps = self.model.training_maps(image, label)
+        total, terms = self.loss(logits, label, self.model, ramp)
+        overlap = map_overlap(maps)
         return total + self.config.diversity * overlap, terms | dict(overlap=overlap.detach())
 
     def validation_step(self, batch: dict, index: int) -> None:
