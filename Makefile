@@ -70,10 +70,10 @@ paper: $(STAMP)  ## the whole paper as one graph of jobs (PRESET=demo CORES=2 RO
 	  --config preset=$(PRESET) roots="$(ROOTS)" $(ARGS); \
 	status=$$?; test $$status != 75 || echo "another make paper is at work in this folder" >&2; exit $$status
 
-bench: $(STAMP)  ## measure speed and growth anew, an hour on a machine that does nothing else
+bench: $(STAMP)  ## measure speed, growth and data again, an hour on a machine that does nothing else
 	@mkdir -p runs
-	$(BIN)/papermill nbs/benchmark.ipynb runs/benchmark.ipynb -p measure True </dev/null
-	$(BIN)/papermill nbs/growth.ipynb runs/growth.ipynb -p measure True </dev/null
+	for part in speed growth cost data explorer linear; do $(BIN)/python -m benchmarks.$$part || exit 1; done
+	for name in benchmark growth; do $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
 	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
 
 fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, ten minutes; writes figures/fuzz.json

@@ -91,10 +91,10 @@ def parameter_table() -> pd.DataFrame:  # one column per model of Table 7, in pa
         extra = reference_difference(**shape)
         total = sum(counts.values())
         reference = total + sum(extra.values())
-        rows = counts | {"OURS": total} | extra | {"REFERENCE": reference}
+        rows = counts | {"CTM": total} | extra | {"REFERENCE": reference}
         if name in PAPER_PARAMETERS:
             paper = int(PAPER_PARAMETERS[name])
-            rows |= {"PAPER": paper, "reference - paper": reference - paper, "ours - paper": total - paper}
+            rows |= {"PAPER": paper, "reference - paper": reference - paper, "ctm - paper": total - paper}
         columns[name] = rows
     return pd.DataFrame(columns).astype("Int64")
 
