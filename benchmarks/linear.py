@@ -1,4 +1,4 @@
-"""torch's linear layer beside `ctm.layers.linear`, in turn: `python -m benchmarks.linear` writes figures/linear.json."""
+"""torch's linear layer beside `ctm.layers.linear`, in turn: `python -m benchmarks.linear` fills figures/linear.json."""
 
 import re
 from functools import partial

@@ -52,7 +52,8 @@ def run(*command, **kwargs):
 CELL_LINES, CLASS_LINES, MODULE_LINES, NOTEBOOK_CELLS, NOTEBOOK_BYTES, REPORT_CELLS = 40, 100, 250, 75, 500_000, 12
 TUTORIAL_CELLS = 30
 LIBRARY = [p for p in NOTEBOOKS if module(p)]
-TUTORIALS = [p for p in NOTEBOOKS if p.stem.startswith(("tutorial_", "guide_"))]
+TUTORIALS = [p for p in NOTEBOOKS if p.parent.name in ("tutorials", "guides")]
+PACKAGE_MODULES, CELL_MEDIAN, PUBLIC_NAMES = 12, 8, 350
 REPORTS = [p for p in NOTEBOOKS if not module(p) and p.stem != "index" and p not in TUTORIALS]
 
 
@@ -102,6 +103,85 @@ def test_library_imports_only_what_it_requires():
                 assert owners & required, f"{path.name} imports {top}: add it to the dependencies"
 
 
+# Rooms and floors
+
+FLOORS = {  # a module imports from its own package or from a lower floor; wings of one floor do not know each other
+    "core": 0, "io": 1, "runtime": 1, "train": 3, "predict": 4, "baselines": 5, "experiments": 6, "segmentation": 7,
+    **dict.fromkeys("layers model pruning loss pseudomask refine metrics checkpoint reference".split(), (2, "method")),
+    **dict.fromkeys("data datasets synthetic".split(), (2, "data")),
+    "reports": (8, "reports"), "explorer": (8, "explorer"),
+}  # fmt: skip
+
+
+def imports(path):
+    "The parts of ctm that a module imports: (package or module of the ground floor, dotted name)."
+    here = path.relative_to(ROOT / "ctm").with_suffix("").parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("ctm.")):
+            base = here[: -node.level] if node.level else ()
+            parts = (*base, *(node.module or "").removeprefix("ctm.").split("."))
+            yield parts[0], ".".join(parts)
+
+
+def test_imports_go_down():
+    for path in (ROOT / "ctm").glob("**/[!_]*.py"):
+        room = path.relative_to(ROOT / "ctm").with_suffix("").parts[0]
+        for other, name in imports(path):
+            if other == room:
+                continue
+            (mine, wing), (theirs, their_wing) = (
+                f if isinstance(f, tuple) else (f, f) for f in map(FLOORS.get, (room, other))
+            )
+            level = (
+                mine == theirs and wing == their_wing
+            )  # the method's parts build on one another, and so do the data's
+            assert theirs < mine or level, f"{path.relative_to(ROOT)} imports {name}, which is no lower"
+
+
+def test_method_is_light():
+    heavy = ["rasterio", "matplotlib", "pandas", "lightning", "IPython"]
+    code = f"import sys; from ctm.model import ClassTokenViT; print([m for m in {heavy} if m in sys.modules])"
+    assert run("-c", code, cwd=ROOT).stdout.strip() == "[]"
+
+
+def test_front_door_is_light():
+    code = "import sys, ctm; print([m for m in ('torch', 'numpy') if m in sys.modules], len(ctm._API)); "
+    code += "[getattr(ctm, name) for name in ctm._API]"
+    done = run("-c", code, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[] ") and int(done.stdout.split()[1]) < 30
+
+
+def test_few_public_names():
+    listed = [ast.literal_eval(m[1]) for p in (ROOT / "ctm").glob("**/[!_]*.py")
+              if (m := re.search(r"^__all__ = (\[.*?\])\n", p.read_text(encoding="utf-8"), flags=re.S | re.M))]  # fmt: skip
+    count = sum(map(len, listed))
+    assert count <= PUBLIC_NAMES, f"{count} public names: what nobody uses outside its own module is private"
+
+
+def test_cells_are_small():
+    def lines(cell):
+        return len([line for line in source(cell).splitlines() if not line.startswith("#|")])
+
+    sizes = sorted(lines(cell) for path in LIBRARY for cell in code(path))
+    assert sizes[len(sizes) // 2] <= CELL_MEDIAN, f"the median code cell has {sizes[len(sizes) // 2]} lines"
+
+
+@each(LIBRARY)
+def test_exports_are_exercised(path):
+    "A lesson, or other exported code that a lesson exercises, uses each export soon: within the next two lessons."
+    cells = [source(c) for c in code(path)]
+    for place, cell in enumerate(cells):
+        if not re.search(r"^#\| *exports?\b", cell, flags=re.M):
+            continue
+        lessons = [c for c in cells[place + 1 :] if not c.startswith("#|") or c.startswith("#| slow")][:2]
+        rest = "\n".join(cells[place + 1 :])
+        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", cell, flags=re.M):
+            soon = any(re.search(rf"\b{name}\b", lesson) for lesson in lessons)
+            inside = re.search(rf"\b{name}\b", cell.split(name, 1)[1]) or re.search(rf"\b{name}\b", rest)
+            assert soon or inside, f"no lesson exercises {name}"
+
+
 # What is generated
 
 
@@ -135,13 +215,13 @@ def test_readme_follows_index():
     assert done.returncode == 0, done.stderr
 
 
-def test_readme_names_every_module_and_notebook():
+def test_readme_names_every_package_and_notebook():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    folders = [ROOT / name for name in ("ctm", "data_prep", "tests")]
-    named = {p.relative_to(f).as_posix() for f in folders for p in f.rglob("*.py") if p.name[0] != "_"}
-    tree = set(re.findall(r"^  (\S+\.py) +\S", text, flags=re.M))
+    named = {p.name if p.suffix else f"{p.name}/" for p in (ROOT / "ctm").iterdir() if p.name[0] not in "_."}
+    tree = set(re.findall(r"^  (\S+\.py|\w+/) +\S", text, flags=re.M))
     assert named == tree, "run nbs/index.ipynb, then `make export`"
-    missing = [p.name for p in NOTEBOOKS if p.stem != "index" and f"({p.relative_to(ROOT).as_posix()})" not in text]
+    told = [p for p in NOTEBOOKS if p.stem != "index" and (p not in LIBRARY or p.parent.name == "method")]
+    missing = [p.name for p in told if f"({p.relative_to(ROOT).as_posix()})" not in text]
     assert not missing, f"index.ipynb does not say what {missing} hold"
 
 
@@ -188,9 +268,12 @@ def test_saved_outputs(path):
 
 @each(LIBRARY)
 def test_library_notebook(path):
-    folder = "" if path.parent.name == "nbs" else f"{path.parent.name}."
+    folder = "" if path.parent.name == "method" else f"{path.parent.name}."
     name = module(path)
-    assert name == folder + re.sub(r"^\d+[a-z]?_", "", path.stem), "a module is named after its notebook"
+    assert re.fullmatch(rf"\d\d_{name.removeprefix(folder)}", path.stem), "a module is named after its notebook"
+    chapters = sorted(int(p.stem[:2]) for p in path.parent.glob("*.ipynb"))
+    assert chapters == list(range(1, len(chapters) + 1)), "the chapters of a package are numbered from 01"
+    assert len(chapters) <= PACKAGE_MODULES, "split the package"
     assert len(CELLS[path]) <= NOTEBOOK_CELLS, "split the notebook by idea"
     exported = [s for s in map(source, code(path)) if re.search(r"^#\| *exports?\b", s, flags=re.M)]
     long = {s.split("\n")[1]: n for s in exported if (n := len(s.splitlines())) > lines_allowed(s)}
@@ -220,7 +303,7 @@ def test_tutorial_notebook(path):
     assert len(CELLS[path]) <= TUTORIAL_CELLS, "a tutorial has one story"
     shown = [c for c in code(path) if "#| hide" not in source(c)]
     pictures = any("image/png" in out.get("data", {}) for c in shown for out in c["outputs"])
-    assert pictures or path.stem.startswith("guide_"), "a tutorial shows pictures"
+    assert pictures or path.parent.name == "guides", "a tutorial shows pictures"
     for cell in shown:
         tree = ast.parse(source(cell))
         assert not isinstance(tree.body[-1], ast.Expr) or cell["outputs"], f"run it before saving:\n{source(cell)}"
@@ -248,7 +331,7 @@ class Links(HTMLParser):
 def test_site(site):
     pages = {p: Links(p) for p in site.rglob("*.html") if site / "_static" not in p.parents}
     for p in NOTEBOOKS:
-        name = re.sub(r"(^|/)\d+[a-z]?_", r"\1", p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix())
+        name = re.sub(r"(^|/)\d+_", r"\1", p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix())
         assert name in {"index.html", *pages[site / "index.html"].links}, f"{name} is not in the contents"
     for page, found in pages.items():
         outside = [link for link in found.loads if urlsplit(link).netloc]

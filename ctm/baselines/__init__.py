@@ -1,0 +1,1 @@
+"Networks and maps of other methods: CAM, a plain ViT, MCTformer."

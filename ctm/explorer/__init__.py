@@ -1,0 +1,1 @@
+"The attention explorer: what each head looks at, and what becomes of the mask."

@@ -1,0 +1,1 @@
+"Reading of files from strangers: one guard, images, masks and rasters."

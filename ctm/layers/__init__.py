@@ -1,0 +1,1 @@
+"Parts of the model: attention with gates, classifiers, linear layers, pretrained weights."

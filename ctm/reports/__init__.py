@@ -1,0 +1,1 @@
+"Tables and figures of the report notebooks, beside the paper's numbers."

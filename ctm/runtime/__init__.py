@@ -1,0 +1,1 @@
+"What any run needs: progress, requests to stop, several processes, random numbers."

@@ -1,0 +1,1 @@
+"Stage two: a segmentation network trained on masks, its scores and submission files."

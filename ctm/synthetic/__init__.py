@@ -1,4 +1,4 @@
-"Synthetic data sets in the layouts of real ones. `make` and `set_name` are imported when they are first used."
+"Synthetic data sets in the official layouts of real ones."
 
 _NAMES = {"make": "make_synthetic", "set_name": "set_name"}
 

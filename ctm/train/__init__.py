@@ -1,0 +1,1 @@
+"Training: configurations and their sources, recipes, schedules, checkpoints, the loop."

@@ -50,40 +50,31 @@ def page_name(path: str) -> str:
     return _nbpath2html(Path(path).relative_to("nbs")).with_suffix("").as_posix()
 
 
-PARTS = {  # of the contents, in the order in which a reader asks; every page that is not named is in REFERENCE
-    "Try it": ["tutorial_quickstart", "tutorial_attention", "live"],
-    "The method": ["attention", "heads", "model", "pruning", "loss", "fit", "pseudomask", "refine", "crf", "metrics"],
-    "Your own images": ["tutorial_own_images", "tutorial_satellite", "own_data"],
-    "Reproduce the paper": [
-        "guide_reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation", "masking_ratio",
-        "qualitative", "claims", "parameters", "real_tiles",
-    ],
+CONTENTS = {  # in the order in which a reader asks; what is not named here hangs under `api`, package by package
+    "Try it": ["tutorials/quickstart", "tutorials/attention", "explorer/app"],
+    "The method": ["method/model", "method/pruning", "method/loss", "train/fit", "method/pseudomask", "method/refine"],
+    "Your own images": ["tutorials/own_images", "tutorials/satellite", "own_data"],
+    "Reproduce the paper": ["guides/reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation",
+                            "masking_ratio", "qualitative", "parameters", "real_tiles"],
     "Beyond the paper": ["beyond"],
     "Data sets": ["datasets/"],
     "Speed and scale": ["benchmark", "growth", "planning"],
     "Reliability": ["reliability", "hostile"],
-    "Extend it": ["guide_extend", "tutorial_new_dataset"],
+    "Extend it": ["guides/extend", "tutorials/new_dataset"],
     "API": ["api"],
-    "About": ["guide_gallery", "guide_glossary", "guide_differences", "guide_limits", "guide_cite"],
+    "About": ["guides/gallery", "guides/glossary", "guides/differences", "guides/limits", "guides/cite"],
 }  # fmt: skip
-REFERENCE = {  # of the page `api`: every module is on it; what is named nowhere is in the last
-    "The method": PARTS["The method"] + ["pretrained", "products", "reference"],
-    "Data": ["data", "views", "cache", "labels", "values", "files", "picture", "feed", "bare", "datasets/"],
-    "Embedded sets": ["synthetic", "textures", "objects", "scenes"],
-    "Training": [
-        "config", "recipes", "schedule", "loop", "progress", "processes", "chance", "spread", "checkpoint", "saver",
-    ],
-    "Runs, tables and figures": [
-        "experiment", "results", "tables", "show", "reports", "compare", "gains", "ideas", "beyond", "picks", "cost",
-    ],
-    "Your own images": ["own", "windows", "raster"],
-    "Baselines": ["baselines", "cam", "rollout", "mctformer"],
-    "Stage two": ["network", "masked", "stage_two", "submission"],
-    "The attention explorer": ["live", "explorer", "rows", "panels", "widgets"],
-    "Speed and scale": ["plain", "bench", "roofline", "curves", "budget", "scale"],
-    "Reliability": ["core", "stop", "execute", "guard", "mutants", "targets", "fuzz", "errors", "survival"],
-    "Others": [],
-}  # fmt: skip
+PACKAGES = [  # in the order of the floors, the lowest first
+    "method", "layers", "io", "runtime", "data", "datasets", "synthetic", "train", "predict", "baselines",
+    "experiments", "segmentation", "explorer", "reports",
+]  # fmt: skip
+
+
+def about(package: str) -> str:
+    "What is in a package, as its `__init__` says."
+    if package == "method":
+        return "The paper's parts, on the ground floor of `ctm`."
+    return import_module(f"{CFG.lib_name}.{package}").__doc__
 
 
 def chosen(wanted: list[str], names: list[str]) -> list[str]:
@@ -230,16 +221,15 @@ class Page:
 
 
 def api_page(pages: dict[str, Page], below: list[str]) -> list:
-    "Every module and its public names, group by group. `below` hang under this page in the contents."
-    listed, cells = set(), [new_markdown_cell("# API\n\n> Every public name, by what it is for")]
-    for group, wanted in REFERENCE.items():
-        names = chosen(wanted, list(pages)) or [n for n in pages if n not in listed and pages[n].anchors]
-        listed |= {*names}
-        lines = [f"## {group}", ""] if names else []
-        for name in names:
+    "Every module and its public names, package by package. `below` hang under this page in the contents."
+    cells = [new_markdown_cell("# API\n\n> Every public name, package by package from the lowest floor up")]
+    for package in PACKAGES:
+        lines = [f"## {package}", "", about(package), ""]
+        for name in chosen([f"{package}/"], list(pages)):
             anchors = sorted(pages[name].anchors.items(), key=lambda item: item[1].lower())
             links = ", ".join(f"[`{shown}`](#{anchor})" for anchor, shown in anchors if "." not in shown)
-            lines.append(f"- [**{name.replace('/', '.')}**](/{name}.ipynb): {pages[name].about}  \n  {links}")
+            module = name.removeprefix("method/").replace("/", ".")
+            lines.append(f"- [**ctm.{module}**](/{name}.ipynb): {pages[name].about}  \n  {links}")
         cells.append(new_markdown_cell("\n".join(lines)))
     return [*cells, toctree(below)]
 
@@ -257,9 +247,9 @@ def write_sources(folder: Path) -> None:
     if len(pages) < len(paths):
         raise SystemExit(f"two notebooks make the same page: {paths}")
     labels = set().union(*(p.anchors for p in pages.values()))
-    parts = {part: chosen(wanted, [*pages, "api"]) for part, wanted in PARTS.items()}
+    parts = {part: chosen(wanted, [*pages, "api"]) for part, wanted in CONTENTS.items()}
     placed = {"index", *(name for listed in parts.values() for name in listed)}
-    order = [name for wanted in REFERENCE.values() for name in chosen(wanted, list(pages))]
+    order = chosen([f"{package}/" for package in PACKAGES], list(pages))
     rest = [name for name in dict.fromkeys([*order, *pages]) if name not in placed]
     made = {name: list(page.convert(labels)) for name, page in pages.items()} | dict(api=api_page(pages, rest))
     made["index"] += [toctree(listed, part) for part, listed in parts.items()]
