@@ -7,15 +7,17 @@ __all__ = ['save_model', 'load_model']
 
 # %% ../nbs/method/08_checkpoint.ipynb #e8b18c41
 import json
+from pathlib import Path
+
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
 from .core import write_whole
 from .io.safe import reading
 from .model import ClassTokenViT
 from .pruning import keep_heads
-from pathlib import Path
-from safetensors import safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 # %% ../nbs/method/08_checkpoint.ipynb #417d4264
 def save_model(
@@ -27,7 +29,7 @@ def save_model(
     write_whole(path, save(state, metadata={"ctm": json.dumps(model.options)}))
     return Path(path)
 
-
+# %% ../nbs/method/08_checkpoint.ipynb #79aad4d7
 def load_model(
     path: str | Path,  # written by `save_model`
 ) -> ClassTokenViT:  # in evaluation mode, on the CPU

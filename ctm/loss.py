@@ -7,11 +7,12 @@ __all__ = ['ClassTokenLoss', 'map_overlap']
 
 # %% ../nbs/method/04_loss.ipynb #32dbcb56
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from .core import check_range
 from .model import check_label
 from .pruning import l0_penalty
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 # %% ../nbs/method/04_loss.ipynb #15bbbf61
 class ClassTokenLoss(nn.Module):

@@ -39,7 +39,7 @@ class _Confusion(Metric):
     def compute(self) -> Tensor:
         return self.counts
 
-
+# %% ../nbs/method/07_metrics.ipynb #81fd763d
 class SegmentationScores(nn.Module):
     "Streaming pixel accuracy, IoU per class and mIoU; sums exactly over batches and processes."
 

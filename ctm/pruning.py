@@ -9,6 +9,7 @@ __all__ = ['open_probability', 'HeadGate', 'head_gates', 'l0_penalty', 'has_gate
 # %% ../nbs/method/02_pruning.ipynb #1d43284b
 import copy
 import math
+
 import torch
 from torch import Tensor, nn
 
@@ -70,14 +71,14 @@ def head_gates(
         raise ValueError(f"{type(model).__name__} has no HeadGate: nothing to count or to prune")
     return gates
 
-
+# %% ../nbs/method/02_pruning.ipynb #af0ff1c5
 def l0_penalty(
     model: nn.Module,  # any model with `HeadGate` modules
 ) -> Tensor:  # () in [0, number of heads], differentiable
     "Expected number of open heads: the sum of P(g > 0) (Equation 1)."
     return torch.stack([g.open_probability().sum() for g in head_gates(model)]).sum()
 
-
+# %% ../nbs/method/02_pruning.ipynb #13121907
 def has_gates(
     model: nn.Module,  # any
 ) -> bool:  # True: there is something to count and to prune
@@ -92,7 +93,7 @@ def open_heads(
     "Heads whose evaluation-time gate is not zero."
     return [_fixed_gate(g).nonzero().flatten() for g in head_gates(model)]
 
-
+# %% ../nbs/method/02_pruning.ipynb #a80bcfdb
 def sparsity(
     model: nn.Module,  # any model with `HeadGate` modules
 ) -> float:  # in [0, 1]
@@ -120,7 +121,7 @@ def prune_heads(
         keep_heads(attention, keep)
     return pruned
 
-
+# %% ../nbs/method/02_pruning.ipynb #fa96a088
 @torch.no_grad()
 def keep_heads(
     attention: nn.Module,  # a `GatedAttention`, changed in place

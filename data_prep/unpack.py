@@ -105,7 +105,7 @@ def _checked(archive: Path, source: "_Zip | _Tar") -> Iterator[tuple[Member, Pur
     for count, member in enumerate(source.members(), 1):
         total += member.size
         if member.size < 0:
-            wrong = f"{plain(member.name)!r} says that it has {member.size} bytes"
+            wrong = f"{printable(member.name)!r} says that it has {member.size} bytes"
         elif count > MEMBERS:
             wrong = f"there are more than {MEMBERS:,} members"
         elif total > limit:
@@ -124,7 +124,7 @@ def _checked(archive: Path, source: "_Zip | _Tar") -> Iterator[tuple[Member, Pur
 def _bad_name(name: str) -> str:
     "Why a name could leave the folder, empty if it cannot."
     if too_long(name):
-        return f"{plain(name)!r} is longer than a file's name can be"
+        return f"{printable(name)!r} is longer than a file's name can be"
     windows = PureWindowsPath(name)
     if name.startswith("/") or windows.drive or windows.root:
         return f"{name!r} is an absolute path"

@@ -16,8 +16,8 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from ctm.core import BadFileError, DatasetNotFoundError
-from ctm.io.safe import inside, read_text, reading
 from ctm.data.colors import voc_palette
+from ctm.io.safe import inside, read_text, reading
 
 VOC = "VOCdevkit/VOC2012"
 AUGMENTED, LIST = f"{VOC}/SegmentationClassAug", f"{VOC}/ImageSets/Segmentation/train_aug.txt"

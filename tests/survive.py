@@ -33,24 +33,24 @@ from lightning.pytorch.callbacks import Callback  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from ctm.checkpoint import load_model
+from ctm.core import PARTIAL, repo_root, versions, write_whole
+from ctm.experiments.launch import launch_run
+from ctm.experiments.results import load_results
+from ctm.experiments.run import run
+from ctm.io.images import open_raster
+from ctm.model import ClassTokenViT
+from ctm.predict.dataset import predict_batches, saving
+from ctm.predict.masker import Masker
+from ctm.predict.raster import mask_file
+from ctm.runtime.interrupt import RESUME
+from ctm.segmentation.network import load_segmentation_config
+from ctm.segmentation.run import run_segmentation
+from ctm.synthetic.sets import make_synthetic
+from ctm.train.checkpointing import read_checkpoint
 from ctm.train.config import load_config
 from ctm.train.data import load_dataset
-from ctm.core import PARTIAL, repo_root, versions, write_whole
-from ctm.experiments.run import run
-from ctm.predict.dataset import predict_batches, saving
-from ctm.io.images import open_raster
 from ctm.train.fit import fit
 from ctm.train.trainer import read_log
-from ctm.model import ClassTokenViT
-from ctm.segmentation.network import load_segmentation_config
-from ctm.predict.raster import mask_file
-from ctm.experiments.results import load_results
-from ctm.train.checkpointing import read_checkpoint
-from ctm.experiments.launch import launch_run
-from ctm.segmentation.run import run_segmentation
-from ctm.runtime.interrupt import RESUME
-from ctm.synthetic.sets import make_synthetic
-from ctm.predict.masker import Masker
 
 ROOT = repo_root()
 TINY = dict(embed_dim=16, depth=1, num_heads=2, epochs=3, batch_size=16)
@@ -62,7 +62,7 @@ EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", 
 
 def task_run(place: Path, **options) -> dict:
     "Fit, checkpoints, cache, masks as PNG, Result; what it says, bit for bit."
-    run(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", **options)
+    run(load_config("kvasir_seg", "demo", **TINY), root=place / "data", **options)
     return outcome(place)
 
 
@@ -581,7 +581,8 @@ def task_long(place: Path, steps: int, masks: int) -> dict:
             return val.read_label(index % len(val))
 
     seen = []
-    for index, _ in enumerate(saving(predict_batches(model, Many(), config), place / "runs" / "masks", val.mask_colors)):
+    batches = predict_batches(model, Many(), config)
+    for index, _ in enumerate(saving(batches, place / "runs" / "masks", val.mask_colors)):
         if 2 * index % max(1, masks // 20) == 0:
             seen.append(dict(masks=2 * index) | rest())
     written = sum(1 for _ in (place / "runs" / "masks").iterdir())
@@ -659,7 +660,7 @@ def task_skip(place: Path) -> dict:
     "The run without broken images."
     plain = load_config("kvasir_seg", "demo", **TINY)
     config = load_config("kvasir_seg", "demo", **TINY, data=plain.data | dict(bad="skip"))
-    return dict(metrics=run(config, 0, place / "data").metrics)
+    return dict(metrics=run(config, root=place / "data").metrics)
 
 
 EXPERIMENTS = {

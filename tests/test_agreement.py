@@ -14,14 +14,15 @@ from timm.scheduler import CosineLRScheduler
 from torch.nn import functional as F
 from torchmetrics import JaccardIndex
 
-from ctm.layers.attention import GatedAttention
 from ctm.datasets import coco2014
-from ctm.io.images import read_image, read_mask
+from ctm.io.images import read_image
+from ctm.io.masks import read_mask
+from ctm.layers.attention import GatedAttention
 from ctm.metrics import SegmentationScores
 from ctm.model import ClassTokenViT
 from ctm.pruning import HeadGate, l0_penalty, open_probability
-from ctm.train.schedule import learning_rate_scale
 from ctm.synthetic.sets import make_synthetic
+from ctm.train.schedule import learning_rate_scale
 
 SEEDS = range(5)
 

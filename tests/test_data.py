@@ -14,14 +14,14 @@ import torch
 from pycocotools.coco import COCO
 from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
-from ctm.train.config import load_config
-from ctm.train.data import load_dataset
+from ctm.data.transforms import Resized, Tiles
 from ctm.datasets import ade20k, coco2014, dfc2020, endotect, folder, kvasir_seg, voc2012
 from ctm.io.images import image_size
-from ctm.synthetic.sets import make_synthetic, regions
-from ctm.data.transforms import Resized, Tiles
 from ctm.predict.masker import Masker
 from ctm.predict.windows import block_masks, grid_of
+from ctm.synthetic.sets import make_synthetic, regions
+from ctm.train.config import load_config
+from ctm.train.data import load_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT.parent / "shared" / "samples"

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ctm import guard
-from ctm.core import BadFileError, DatasetNotFoundError
-from ctm.datasets import coco2014, endotect, folder, voc2012
-from ctm.io.images import image_size, read_colors, read_image, read_mask, read_sparse
+from ctm.core import IGNORE, BadFileError, DatasetNotFoundError
 from ctm.data.label_table import label_table, split_rows
+from ctm.datasets import coco2014, endotect, folder, voc2012
+from ctm.experiments.results import load_result
+from ctm.io.images import image_size, read_image, read_sparse
+from ctm.io.masks import read_colors, read_mask
 from ctm.metrics import SegmentationScores
 from ctm.pruning import HeadGate, open_heads, open_probability
-from ctm.core import IGNORE
 from ctm.pseudomask import pseudo_mask
-from ctm.experiments.results import load_result
 
 slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile(

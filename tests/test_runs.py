@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ctm.experiments.results import load_results
 from ctm.loss import ClassTokenLoss
 from ctm.model import ClassTokenViT
-from ctm.experiments.results import load_results
 from ctm.synthetic.sets import make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,13 +13,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ctm.train.config import load_config
 from ctm.data.dataset import ImageDataset
 from ctm.predict.dataset import predict_batches, score_masks
+from ctm.pruning import sparsity
+from ctm.runtime.distributed import OutOfMemoryError
+from ctm.train.config import load_config
 from ctm.train.fit import fit
 from ctm.train.trainer import NonFiniteLossError
-from ctm.runtime.distributed import OutOfMemoryError
-from ctm.pruning import sparsity
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = ("kill", "kill_command", "stop", "full", "two", "damaged", "long", "determinism", "bad")

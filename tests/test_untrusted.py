@@ -34,22 +34,23 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from ctm import guard  # noqa: E402
-from ctm.data.cache import cached
 from ctm.checkpoint import load_model
-from ctm.train.checkpointing import load_checkpoint
 from ctm.core import BadFileError, DatasetNotFoundError
-from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012
-from ctm.io.images import band_count, image_size, read_image, read_mask
-from ctm.model import ClassTokenViT
+from ctm.data.cache import cached
 from ctm.data.plot import describe_samples, legend, shortened
+from ctm.datasets import coco2014, endotect, folder, kvasir_seg, voc2012
+from ctm.experiments.results import Result, load_result, result_path
+from ctm.io.images import band_count, image_size, read_image
+from ctm.io.masks import read_mask
 from ctm.layers.pretrained import load_backbone
+from ctm.model import ClassTokenViT
 from ctm.predict.raster import mask_file
 from ctm.reference import load_reference_checkpoint
 from ctm.reports.sweeps import report_command
-from ctm.experiments.results import Result, load_result, result_path
-from ctm.segmentation.run import load_network
-from ctm.synthetic.sets import make_synthetic
 from ctm.reports.tables import save_table, styled
+from ctm.segmentation.network import load_network
+from ctm.synthetic.sets import make_synthetic
+from ctm.train.checkpointing import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "data_prep"))
@@ -318,7 +319,8 @@ READ = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from pathlib import Path
-from ctm.io.images import read_image, read_mask, read_sparse, image_size, band_count
+from ctm.io.images import read_image, read_sparse, image_size, band_count
+from ctm.io.masks import read_mask
 from ctm.predict.raster import open_source
 for file in sorted(Path(sys.argv[1]).glob("*.tif")):
     for read in (image_size, band_count, read_image, read_sparse, read_mask):
@@ -495,8 +497,8 @@ def test_names_in_file_names(name, tmp_path, monkeypatch):
 
 def test_hostile_folder_of_ones_own(tmp_path):
     "Classes and files with such names, from the table to masks of every image."
-    from ctm.train.config import load_config
     from ctm.predict.masker import Masker
+    from ctm.train.config import load_config
 
     images, files = tmp_path / "im\nages $x^", []
     images.mkdir()

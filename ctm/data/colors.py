@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from ..core import check_range, write_whole
-from torch import Tensor
 
 # %% ../../nbs/data/08_colors.ipynb #80449539
 def class_colors(
@@ -27,7 +27,7 @@ def class_colors(
     rgb = [colorsys.hls_to_rgb((i * golden) % 1, (0.38, 0.55, 0.72)[i % 3], (0.75, 0.55)[i % 2]) for i in range(n)]
     return tuple("#" + "".join(f"{round(255 * part):02X}" for part in color) for color in rgb)
 
-
+# %% ../../nbs/data/08_colors.ipynb #6a5e2573
 LAND = dict(forest="#117733", shrubland="#999933", grassland="#88CC88", wetlands="#44AA99")  # after Paul Tol's palette
 LAND |= dict(croplands="#DDCC77", urban="#CC6677", barren="#AA8866", water="#332288")
 
@@ -36,7 +36,7 @@ def named_colors(
     names: Sequence[str],  # of classes, 1 or more
     known: Mapping[str, str] = LAND,  # colours that classes have elsewhere: lower-case name -> "#rrggbb"
 ) -> tuple[str, ...]:  # "#rrggbb" each
-    "A class that is known keeps its colour; the others take, in turn, those of `class_colors` that are free (not in the paper)."
+    "A class that is known keeps its colour; the others take, in turn, those of `class_colors` that are free."
     free = (color for color in class_colors(len(names) + len(known)) if color not in known.values())
     return tuple(known.get(name.lower()) or next(free) for name in names)
 
@@ -55,7 +55,7 @@ def color_bytes(
     "Colours as files hold them."
     return np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors], np.uint8)
 
-
+# %% ../../nbs/data/08_colors.ipynb #f4a9b2b7
 def mask_png(
     mask: Tensor | np.ndarray,  # (H, W) integers in [0, 255]
     colors: Sequence[str] | np.ndarray,  # "#rrggbb" per value, or a palette (n, 3) uint8; all other values are black
@@ -69,7 +69,7 @@ def mask_png(
     image.save(content, "png")
     return content.getvalue()
 
-
+# %% ../../nbs/data/08_colors.ipynb #4363e002
 def save_mask(
     path: str | Path,  # file, .png
     mask: Tensor,  # (H, W) integers in [0, 255]

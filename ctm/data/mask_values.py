@@ -6,13 +6,15 @@
 __all__ = ['MaskValues', 'check_classes', 'masks_against_labels']
 
 # %% ../../nbs/data/05_mask_values.ipynb #e993bf18
-import numpy as np
 import re
 from collections.abc import Sequence
-from ..core import BadFileError, IGNORE, check_choice
-from .dataset import ImageDataset, evenly
-from ..io.images import read_colors, read_mask
 from pathlib import Path
+
+import numpy as np
+
+from ..core import IGNORE, BadFileError, check_choice
+from .dataset import ImageDataset, evenly
+from ..io.masks import read_colors, read_mask
 
 # %% ../../nbs/data/05_mask_values.ipynb #77f864ad
 class MaskValues:

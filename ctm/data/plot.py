@@ -7,17 +7,19 @@ __all__ = ['crisp_figures', 'paint', 'to_rgb', 'class_table', 'describe_samples'
 
 # %% ../../nbs/data/09_plot.ipynb #868973d2
 import io
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
-from PIL import Image
-from ..core import IGNORE
-from ..io.safe import figure_text
 from matplotlib.colors import to_rgb as hex_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 from torch import Tensor
+
+from ..core import IGNORE
+from ..io.safe import figure_text
 
 # %% ../../nbs/data/09_plot.ipynb #e2f19ed4
 def crisp_figures() -> None:
@@ -45,7 +47,7 @@ def paint(
     lut[: len(colors)] = [hex_to_rgb(color) for color in colors]
     return lut[np.asarray(mask)]
 
-
+# %% ../../nbs/data/09_plot.ipynb #436a5ec9
 def to_rgb(
     image: Tensor,  # (K, H, W) normalised
     dataset: object,  # its `rgb` band order, `mean` and `std`
@@ -123,7 +125,7 @@ def shortened(
             break
     return "\n".join(line for line in kept if line)
 
-
+# %% ../../nbs/data/09_plot.ipynb #4359c037
 def legend(
     figure: Figure,  # to get a legend below
     classes: tuple[str, ...],  # names

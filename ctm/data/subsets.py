@@ -15,7 +15,8 @@ import torch
 
 from ..core import IGNORE, BadFileError, DatasetNotFoundError
 from .dataset import ImageDataset, warn_skipped
-from ..io.images import image_size, read_mask
+from ..io.images import image_size
+from ..io.masks import read_mask
 
 # %% ../../nbs/data/02_subsets.ipynb #c3a46429
 class Wrapped(ImageDataset):

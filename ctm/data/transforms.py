@@ -8,12 +8,13 @@ __all__ = ['resize_image', 'resize_mask', 'Resized', 'Tiles', 'random_view', 'ce
 # %% ../../nbs/data/03_transforms.ipynb #6ea1fbd0
 import numpy as np
 import torch
-from ..core import BadFileError, IGNORE, check_choice, check_range
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from ..core import IGNORE, BadFileError, check_choice, check_range
 from .dataset import ImageDataset
 from .subsets import Wrapped
 from ..runtime.rng import draw_rows
-from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
 # %% ../../nbs/data/03_transforms.ipynb #1922c162
 def resize_image(
@@ -24,7 +25,7 @@ def resize_image(
     pixels = torch.from_numpy(np.ascontiguousarray(image if image.dtype == np.uint8 else image.astype(np.float32)))
     return tv.resize(pixels, list(size), antialias=True).numpy()
 
-
+# %% ../../nbs/data/03_transforms.ipynb #ee4eab1c
 def resize_mask(
     mask: np.ndarray,  # (H, W) integers
     size: tuple[int, int],  # (height, width)

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+
 from ..core import check_range
 from .results import Result
 from .run import run
 from ..runtime.interrupt import asked, finishing, stoppable
 from ..train.config import Config
-from pathlib import Path
 
 # %% ../../nbs/experiments/05_launch.ipynb #671c5305
 def launch_run(
@@ -55,7 +56,7 @@ def _launch(command: list[str]) -> tuple[int, str]:
         said = errors.read()
     return process.returncode, said
 
-
+# %% ../../nbs/experiments/05_launch.ipynb #8c78d4b7
 def main() -> None:
     "One process's part of a run that is given as JSON."
     about = "One run, over several processes"

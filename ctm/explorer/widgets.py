@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from .panels import percent, ranked_classes
-from .state import CHOICES, Explorer, Look
+from .state import Explorer, Look
+from ..train.config import CHOICES
 
 # %% ../../nbs/explorer/05_widgets.ipynb #c69701c8
 _SCRIPT = """

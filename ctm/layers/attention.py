@@ -6,13 +6,15 @@
 __all__ = ['GatedAttention', 'GatedBlock']
 
 # %% ../../nbs/layers/01_attention.ipynb #9f824bf2
-import torch
 from collections.abc import Sequence
-from .linear import product
-from ..pruning import HeadGate
+
+import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor
 from torch.nn import functional as F
+
+from .linear import product
+from ..pruning import HeadGate
 
 # %% ../../nbs/layers/01_attention.ipynb #dd94079f
 class GatedAttention(Attention):

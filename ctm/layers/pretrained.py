@@ -7,12 +7,13 @@ __all__ = ['load_backbone']
 
 # %% ../../nbs/layers/04_pretrained.ipynb #8077f9bb
 import timm
-from ..core import log
-from ..io.safe import reading
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+
+from ..core import log
+from ..io.safe import reading
 
 # %% ../../nbs/layers/04_pretrained.ipynb #0fbd1996
 def load_backbone(
@@ -24,7 +25,7 @@ def load_backbone(
     with reading(source, "not the weights of such a Vision Transformer", "choose another file"):
         return _load(state, model, source)
 
-
+# %% ../../nbs/layers/04_pretrained.ipynb #625cf9f1
 def _load(state: dict[str, Tensor], model: nn.Module, source: str) -> list[str]:
     "As `load_backbone`."
     own = model.state_dict()
@@ -57,7 +58,7 @@ def _read_backbone(source: str) -> dict[str, Tensor]:
         raise ValueError(f"pretrained={source!r} is neither a timm model nor a local .safetensors file")
     return timm.create_model(source, pretrained=True, num_classes=0).state_dict()
 
-
+# %% ../../nbs/layers/04_pretrained.ipynb #cfffedf0
 def _adapt(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     "timm's state dict with tokens, positions, patch kernels and channels made to fit `model`."
     c, patch, grid = model.cls_token.shape[1], model.patch_embed.patch_size, model.patch_embed.grid_size

@@ -43,7 +43,7 @@ def predict_batches(
             found = _predict(model, batch, dataset, config, maps_of, prob_model)
         yield found
 
-
+# %% ../../nbs/predict/02_dataset.ipynb #feba6fa2
 def _predict(
     model: nn.Module, batch: dict, dataset: ImageDataset, config: Config, maps_of: MapsOf | None, prob_model: object
 ) -> dict:
@@ -81,7 +81,7 @@ def score_masks(
     right, images = summed(torch.tensor([right, images], dtype=torch.float64)).tolist()
     return dict(classifier_accuracy=right / images) | plain_scores(metric.compute())
 
-
+# %% ../../nbs/predict/02_dataset.ipynb #46c3a41b
 def plain_scores(
     found: dict[str, Tensor],  # scores of `SegmentationScores.compute`
 ) -> dict:  # pixel_accuracy, miou, and iou as a list with None for a class that never occurs
@@ -116,7 +116,7 @@ def saving(
 def check_masks(
     dataset: ImageDataset,  # validation images
 ) -> None:
-    "Refusal, before any work, of images without a single pixel to be scored (`DatasetNotFoundError`; not in the paper)."
+    "Refusal, before any work, of images without a single pixel to be scored (`DatasetNotFoundError`)."
     if not any((dataset[i]["mask"] != IGNORE).any() for i in range(len(dataset))):
         raise DatasetNotFoundError(
             f"{dataset.name} ({dataset.source}): none of the {len(dataset)} validation images has a mask, so nothing "

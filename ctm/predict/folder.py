@@ -27,7 +27,8 @@ from ..data.mask_values import masks_against_labels
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
 from ..datasets.folder import find_images, read_values
-from ..io.images import band_count, image_size, read_mask, read_sparse
+from ..io.images import band_count, image_size, read_sparse
+from ..io.masks import read_mask
 from ..io.safe import figure_text
 from .dataset import predict_batches, score_masks
 from .masker import Masker

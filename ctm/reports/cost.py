@@ -7,14 +7,16 @@ __all__ = ['SHAPES', 'OBJECTS', 'SETS', 'shape_table', 'parameter_counts', 'refe
            'step_operations', 'plan_table']
 
 # %% ../../nbs/reports/08_cost.ipynb #97c6efb7
+from collections.abc import Sequence
+
 import pandas as pd
 import torch
-from collections.abc import Sequence
+from torch.utils.flop_counter import FlopCounterMode
+
 from ..model import ClassTokenViT
 from ..pruning import head_gates
 from .paper import PAPER_PARAMETERS, PAPER_SIZES
 from ..train.config import load_config
-from torch.utils.flop_counter import FlopCounterMode
 
 # %% ../../nbs/reports/08_cost.ipynb #923ef23a
 SHAPES = {  # Table 7

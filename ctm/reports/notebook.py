@@ -71,10 +71,21 @@ class _StoppableEngine(NBClientEngine):
         options |= dict(timeout=execution_timeout, startup_timeout=start_timeout, kernel_name=kernel_name)
         return _StoppableClient(nb_man, **options).execute()
 
-# %% ../../nbs/reports/11_notebook.ipynb #01c1a5ed
+# %% ../../nbs/reports/11_notebook.ipynb #1dcfb9ca
 _ERRORS = (PapermillExecutionError, CellExecutionError, RuntimeError)
 
 
+def _papermill(arguments: list[str], output: Path, failed: Path) -> None:
+    "Run of papermill; what a failed notebook wrote is copied before the error goes on."
+    try:
+        papermill(arguments, standalone_mode=False)
+    except _ERRORS as error:
+        _StoppableClient.stopped |= getattr(error, "ename", "") == "Stopped"
+        if not _StoppableClient.stopped and output.stat().st_size:
+            shutil.copyfile(output, failed)
+        raise
+
+# %% ../../nbs/reports/11_notebook.ipynb #01c1a5ed
 def execute(
     arguments: Sequence[str],  # arguments of papermill: notebook, output, -p name value ...
 ) -> int:  # exit code: 0, 1 for an error, 75 where the same command goes on
@@ -83,8 +94,8 @@ def execute(
         usage = "python -m ctm.reports.notebook nbs/x.ipynb runs/x.ipynb -p lam 0.01"
         raise SystemExit(f"need a notebook and an output: {usage}")
     source, target, *more = arguments
-    failed = Path(target).with_suffix(".failed.ipynb")
     _StoppableClient.stopped = False
+    failed = Path(target).with_suffix(".failed.ipynb")
     papermill_engines.register("ctm", _StoppableEngine)
     try:
         with stoppable(), atomic_path(target) as temporary:
@@ -97,17 +108,6 @@ def execute(
         return 1
     failed.unlink(missing_ok=True)
     return 0
-
-
-def _papermill(arguments: list[str], output: Path, failed: Path) -> None:
-    "Run of papermill; what a failed notebook wrote is copied before the error goes on."
-    try:
-        papermill(arguments, standalone_mode=False)
-    except _ERRORS as error:
-        _StoppableClient.stopped |= getattr(error, "ename", "") == "Stopped"
-        if not _StoppableClient.stopped and output.stat().st_size:
-            shutil.copyfile(output, failed)
-        raise
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook

@@ -20,7 +20,7 @@ from ..data.plot import legend, paint, to_rgb
 from ..data.subsets import png_name
 from ..data.transforms import center_view
 from ..experiments.results import Result, keeping
-from ..io.images import read_mask
+from ..io.masks import read_mask
 from ..io.safe import read_packed
 from .compare import WEAK, run_named
 from .figures import data_name

@@ -7,18 +7,20 @@ __all__ = ['ENDS', 'GOOD', 'stored_survival', 'ends_table', 'stops_table', 'grow
            'fuzz_figure', 'error_classes', 'error_table']
 
 # %% ../../nbs/reports/10_reliability.ipynb #be50c14f
-import ctm
 import importlib
 import inspect
 import json
+import pkgutil
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pkgutil
+from matplotlib.figure import Figure
+
+import ctm
 from ..core import repo_root
 from ..data.colors import OKABE_ITO
 from ..io.safe import read_json
-from matplotlib.figure import Figure
 
 # %% ../../nbs/reports/10_reliability.ipynb #6f74db54
 def stored_survival() -> dict:  # experiment -> counts; command, seed, versions

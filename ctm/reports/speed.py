@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from ..core import repo_root
-from ..io.safe import read_json
-from ..data.colors import OKABE_ITO
-from .cost import OBJECTS, SHAPES
-from ..train.recipes import layout_settings
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+
+from ..core import repo_root
+from ..data.colors import OKABE_ITO
+from ..io.safe import read_json
+from .cost import OBJECTS, SHAPES
+from ..train.recipes import layout_settings
 
 # %% ../../nbs/reports/09_speed.ipynb #871988c6
 CASES = SHAPES | {
@@ -27,11 +28,11 @@ CASES = SHAPES | {
 TASKS = ("step", "forward", "maps", "pruned maps", "masks", "end to end")
 
 # %% ../../nbs/reports/09_speed.ipynb #fc93365a
-_SCRIPTS = {"bench": "speed", "growth": "growth", "scale": "data", "reading": "data", "sharp_cost": "cost", "linear": "linear"}
+_SCRIPTS = dict(bench="speed", growth="growth", scale="data", reading="data", sharp_cost="cost", linear="linear")
 
 
 def stored_lines(
-    name: str,  # name of the file in figures/, without suffix: "bench", "growth", "scale", "reading", "sharp_cost", "linear"
+    name: str,  # name of the file in figures/, without suffix: "bench", "growth", "scale", ...
 ) -> list[dict]:  # one dict per measurement
     "Measurements that are kept with the repository; `FileNotFoundError` names the command that makes them."
     file = repo_root() / "figures" / f"{name}.json"

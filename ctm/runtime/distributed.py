@@ -9,12 +9,15 @@ __all__ = ['join_processes', 'wait_for_all', 'summed', 'trainer_options', 'memor
 # %% ../../nbs/runtime/03_distributed.ipynb #f62acfba
 import atexit
 import os
-import torch
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from .interrupt import one_at_a_time
 from pathlib import Path
-from torch import Tensor, distributed as dist
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from .interrupt import one_at_a_time
 
 # %% ../../nbs/runtime/03_distributed.ipynb #9d167c43
 def join_processes() -> tuple[int, int]:  # number of this process, and how many there are
@@ -34,13 +37,13 @@ def _part() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
-
+# %% ../../nbs/runtime/03_distributed.ipynb #0005bccc
 def wait_for_all() -> None:
     "Return when every process has come here."
     if dist.is_initialized():
         dist.barrier()
 
-
+# %% ../../nbs/runtime/03_distributed.ipynb #3bc4a772
 def summed(
     value: Tensor,  # of the same shape in every process
 ) -> Tensor:  # the sum over processes
@@ -73,7 +76,7 @@ def memory_for(
             raise
         raise OutOfMemoryError(f"{what()}: the device has too little memory; {remedy} ({error})") from error
 
-
+# %% ../../nbs/runtime/03_distributed.ipynb #df30a2fd
 def describe_batch(
     kind: str,  # of step, and its epoch
     index: int,  # of the batch, from 0
@@ -83,7 +86,7 @@ def describe_batch(
     sizes = [f"{name} {'x'.join(map(str, part.shape))}" for name, part in batch.items() if torch.is_tensor(part)]
     return f"{kind}, batch {index} ({', '.join(batch['name'][:4])}; {', '.join(sizes)})"
 
-
+# %% ../../nbs/runtime/03_distributed.ipynb #d4a6bb51
 def my_turn(
     folder: Path,  # of a run
 ) -> AbstractContextManager:
@@ -91,6 +94,6 @@ def my_turn(
     rank, world = join_processes()
     return nullcontext() if rank else one_at_a_time(folder, wait=world == 1)
 
-
+# %% ../../nbs/runtime/03_distributed.ipynb #fc389e36
 class OutOfMemoryError(RuntimeError):
     "The device has too little memory for a batch. Lower batch_size or img_size."

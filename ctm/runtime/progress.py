@@ -9,6 +9,7 @@ __all__ = ['Progress']
 import io
 import os
 import sys
+
 from IPython import get_ipython
 from IPython.display import display
 from tqdm import tqdm

@@ -9,6 +9,7 @@ __all__ = ['holding', 'draw_rows', 'share_of']
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
 from torch import Tensor
 
 # %% ../../nbs/runtime/04_rng.ipynb #65c8813f
@@ -27,7 +28,7 @@ def holding(
     finally:
         _HELD.reset(token)
 
-
+# %% ../../nbs/runtime/04_rng.ipynb #7dc5d441
 def draw_rows(
     rows: int,  # that this process holds
     draw: Callable[[int], Tensor],  # rows -> as many rows of random numbers

@@ -7,9 +7,11 @@ __all__ = ['learning_rate_scale', 'penalty_scale', 'parameter_groups']
 
 # %% ../../nbs/train/04_schedule.ipynb #593ecfea
 import math
+
+from torch import nn
+
 from ..pruning import has_gates, head_gates
 from .config import Config
-from torch import nn
 
 # %% ../../nbs/train/04_schedule.ipynb #db5a07cf
 def learning_rate_scale(

@@ -21,13 +21,13 @@ from ctm.core import repo_root
 from ctm.data.label_table import label_table, split_rows
 from ctm.datasets import coco2014, dfc2020, endotect, folder, kvasir_seg, voc2012
 from ctm.experiments.results import Result, load_result
-from ctm.io.images import band_count, image_size, read_bright, read_colors, read_image, read_mask, read_sparse
+from ctm.io.images import band_count, image_size, read_image, read_sparse
+from ctm.io.masks import read_bright, read_colors, read_mask
 from ctm.io.safe import read_array, read_packed
 from ctm.layers.pretrained import load_backbone
 from ctm.model import ClassTokenViT
 from ctm.reference import load_reference_checkpoint
-from ctm.segmentation.network import SegmentationNet
-from ctm.segmentation.run import load_network
+from ctm.segmentation.network import SegmentationNet, load_network
 from ctm.synthetic.sets import make_synthetic
 from ctm.train.checkpointing import load_checkpoint
 from ctm.train.config import load_config
