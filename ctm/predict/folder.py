@@ -40,6 +40,67 @@ from ..train.config import Config, load_config
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
 
+# %% ../../nbs/predict/05_folder.ipynb #76015ad3
+def _mask_name(name: str) -> str:
+    "Path of an image's mask: GeoTIFFs get a GeoTIFF, pictures a PNG, under the same name."
+    raster = Path(name).suffix.lower() in (".tif", ".tiff")
+    return Path(name).with_suffix(".tif" if raster else ".png").as_posix()
+
+
+def _map_name(name: str) -> str:
+    "Path of an image's class maps, a GeoTIFF under the same name."
+    return Path(name).with_suffix(".tif").as_posix()
+
+
+def _folder_images(plan: "Plan") -> list[str]:
+    "Images of a plan's folder, as paths within it, without the masks that lie among them."
+    masks = {str(file) for data in (plan.train, plan.val) for i in range(len(data)) for file in data.files(i)[1:]}
+    return [name for name in find_images(plan.images) if str(plan.images / name) not in masks]
+
+# %% ../../nbs/predict/05_folder.ipynb #d9e1f3c7
+def _check_targets(plan: "Plan", folder: Path, names: Sequence[str], class_maps: bool = False) -> None:
+    "Refusal of results that would replace one another or a given file, or be taken for images."
+    if plan.out.is_relative_to(folder):
+        raise ValueError(f"out={plan.out} lies within the images, its masks would be taken for images; choose another")
+    read = [file for data in (plan.train, plan.val) for i in range(len(data)) for file in data.files(i)]
+    given = {os.path.realpath(file) for file in (*read, *(folder / name for name in names))}
+    _check_kind(plan.out, names, "mask", _mask_name, given)
+    if class_maps:
+        _check_kind(plan.out, names, "map", _map_name, given)
+
+
+def _check_kind(out: Path, names: Sequence[str], kind: str, rename: Callable[[str], str], given: set[str]) -> None:
+    "Refusal of masks, or of maps, that would replace one another or a given file."
+    taken: dict[str, str] = {}
+    for name in names:
+        new = rename(name)
+        if new in taken:
+            raise ValueError(f"{taken[new]} and {name} would both have the {kind} {new}: rename one")
+        target = out / f"{kind}s" / new
+        if os.path.realpath(target) in given:
+            raise ValueError(f"{target}: was given, the {kind} of {name} would replace it; choose another out")
+        taken[new] = name
+
+# %% ../../nbs/predict/05_folder.ipynb #6e989854
+_STEPS = 300  # least number of steps, where no epochs are asked for
+
+
+def _enough(config: Config, images: int) -> Config:
+    "Configuration with as many epochs as a fit of enough steps takes (not in the paper)."
+    epochs = math.ceil(_STEPS / math.ceil(images / config.batch_size))
+    return dataclasses.replace(config, epochs=max(config.epochs, epochs))
+
+
+def _mapping(values: str | Path | dict | None) -> dict | None:
+    "Mask values as they are, or from a .json file."
+    return values if values is None or isinstance(values, dict) else read_values(Path(values))
+
+
+def _below(path: str | Path, root: Path) -> str:
+    "Path relative to a folder where it lies within, else absolute."
+    path = absolute(path)
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
 # %% ../../nbs/predict/05_folder.ipynb #15bdda47
 @dataclass(frozen=True)
 class Plan:
@@ -85,73 +146,12 @@ def plan_folder(
     _check_targets(plan, images, _folder_images(plan))
     return plan
 
-# %% ../../nbs/predict/05_folder.ipynb #6e989854
-_STEPS = 300  # least number of steps, where no epochs are asked for
-
-
-def _enough(config: Config, images: int) -> Config:
-    "Configuration with as many epochs as a fit of enough steps takes (not in the paper)."
-    epochs = math.ceil(_STEPS / math.ceil(images / config.batch_size))
-    return dataclasses.replace(config, epochs=max(config.epochs, epochs))
-
-
-def _mapping(values: str | Path | dict | None) -> dict | None:
-    "Mask values as they are, or from a .json file."
-    return values if values is None or isinstance(values, dict) else read_values(Path(values))
-
-
-def _below(path: str | Path, root: Path) -> str:
-    "Path relative to a folder where it lies within, else absolute."
-    path = absolute(path)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
 # %% ../../nbs/predict/05_folder.ipynb #24b1923b
 def example_folder() -> dict:  # arguments of `plan_folder`
     "Synthetic folder of images with its table and masks, made where it is not there yet."
     root = make_synthetic("folder", data_root() / "synthetic", SYNTHETIC_SIZE["folder"])
     given = dict(images=root / "images", labels=root / "labels.csv", masks=root / "masks")
     return given | dict(mask_values=root / "mask_values.json", reader=dict(group="scene", rgb=[2, 1, 0]))
-
-# %% ../../nbs/predict/05_folder.ipynb #76015ad3
-def _mask_name(name: str) -> str:
-    "Path of an image's mask: GeoTIFFs get a GeoTIFF, pictures a PNG, under the same name."
-    raster = Path(name).suffix.lower() in (".tif", ".tiff")
-    return Path(name).with_suffix(".tif" if raster else ".png").as_posix()
-
-
-def _map_name(name: str) -> str:
-    "Path of an image's class maps, a GeoTIFF under the same name."
-    return Path(name).with_suffix(".tif").as_posix()
-
-
-def _folder_images(plan: Plan) -> list[str]:
-    "Images of a plan's folder, as paths within it, without the masks that lie among them."
-    masks = {str(file) for data in (plan.train, plan.val) for i in range(len(data)) for file in data.files(i)[1:]}
-    return [name for name in find_images(plan.images) if str(plan.images / name) not in masks]
-
-# %% ../../nbs/predict/05_folder.ipynb #d9e1f3c7
-def _check_targets(plan: Plan, folder: Path, names: Sequence[str], class_maps: bool = False) -> None:
-    "Refusal of results that would replace one another or a given file, or be taken for images."
-    if plan.out.is_relative_to(folder):
-        raise ValueError(f"out={plan.out} lies within the images, its masks would be taken for images; choose another")
-    read = [file for data in (plan.train, plan.val) for i in range(len(data)) for file in data.files(i)]
-    given = {os.path.realpath(file) for file in (*read, *(folder / name for name in names))}
-    _check_kind(plan.out, names, "mask", _mask_name, given)
-    if class_maps:
-        _check_kind(plan.out, names, "map", _map_name, given)
-
-
-def _check_kind(out: Path, names: Sequence[str], kind: str, rename: Callable[[str], str], given: set[str]) -> None:
-    "Refusal of masks, or of maps, that would replace one another or a given file."
-    taken: dict[str, str] = {}
-    for name in names:
-        new = rename(name)
-        if new in taken:
-            raise ValueError(f"{taken[new]} and {name} would both have the {kind} {new}: rename one")
-        target = out / f"{kind}s" / new
-        if os.path.realpath(target) in given:
-            raise ValueError(f"{target}: was given, the {kind} of {name} would replace it; choose another out")
-        taken[new] = name
 
 # %% ../../nbs/predict/05_folder.ipynb #3dd0b1ce
 def train_folder(
