@@ -73,7 +73,7 @@ def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit s
     parser.add_argument("--mirror", help="fetch URL/NAME instead of the official address; the checks stay")
     parser.add_argument("--keep-archives", action="store_true", help="do not delete fetched archives at the end")
     parser.add_argument("--check", action="store_true", help="only verify a folder that is there")
-    parser.add_argument("--sample", type=int, nargs="?", const=64, metavar="N", help="write the embedded set instead")
+    parser.add_argument("--sample", type=int, nargs="?", const=64, metavar="N", help="write the synthetic set instead")
     for option, settings in dataset.options.items():
         parser.add_argument(option, **settings)
     args = parser.parse_args(arguments)
@@ -97,12 +97,12 @@ def main(dataset: DataSet, arguments: list[str] | None = None) -> int:  # exit s
 
 
 def write_sample(dataset: DataSet, args: argparse.Namespace) -> Path:  # the set's folder
-    "The embedded set in the layout of the real one."
+    "Synthetic set in the layout of the real one."
     from ctm.synthetic.sets import MAKERS, make_synthetic
 
     if dataset.name not in MAKERS or args.sample < 1:
         raise BadFileError(f"--sample {args.sample}: pass 1 or more images, of one of {', '.join(MAKERS)}")
-    return make_synthetic(dataset.name, args.root or data_root() / "embedded", args.sample)
+    return make_synthetic(dataset.name, args.root or data_root() / "synthetic", args.sample)
 
 
 # Fetch, unpack, put in place

@@ -18,10 +18,13 @@ def verify(
     command = f"python data_prep/{name}.py"
     if not root.is_dir():
         return [f"{root}: no such folder; {command} prepares it"]
-    problems, embedded = [], (root / "EMBEDDED.json").exists()
-    if embedded:
-        print(f"{root}: an embedded set, made by ctm and not real; only decoded")
-    for pattern, official in ({} if embedded else counts).items():
+    from ctm.data.dataset import is_synthetic  # late: it brings torch
+
+    problems = []
+    synthetic = is_synthetic(root)
+    if synthetic:
+        print(f"{root}: a synthetic set, made by ctm and not real; only decoded")
+    for pattern, official in ({} if synthetic else counts).items():
         count = sum(1 for _ in root.glob(pattern)) if pattern not in skip else official
         if count != official:
             problems.append(
@@ -32,7 +35,7 @@ def verify(
         if split in skip:
             print(f"{split}: not prepared, as asked")
             continue
-        problems += verify_split(module.READER, root, split, None if embedded else official)
+        problems += verify_split(module.READER, root, split, None if synthetic else official)
     return problems
 
 

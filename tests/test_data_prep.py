@@ -141,7 +141,7 @@ def tarred(files, mode="w"):
 
 
 def kvasir(folder):
-    "The embedded polyps in the official archive's layout."
+    "The synthetic polyps in the official archive's layout."
     made, files, lists = make_synthetic("kvasir_seg", folder, n=4), {}, {"train": [], "validation": []}
     for file in sorted(made.glob("*/*/*.jpg")):
         split, part, name = file.parts[-3:]
@@ -235,7 +235,7 @@ def reader(monkeypatch, name, official, cls=Pairs):
 
 @pytest.fixture(scope="module")
 def polyp_files(tmp_path_factory):
-    return kvasir(tmp_path_factory.mktemp("embedded"))
+    return kvasir(tmp_path_factory.mktemp("synthetic"))
 
 
 @pytest.fixture
@@ -503,10 +503,10 @@ ARCHIVE = {  # first folder of the layout -> the archive that brings it
 
 
 @pytest.mark.parametrize("name", ["ade20k", "coco2014", "endotect", "voc2012"])
-def test_embedded_set_through_the_official_archives(name, server, tmp_path, monkeypatch):
+def test_synthetic_set_through_the_official_archives(name, server, tmp_path, monkeypatch):
     if name not in MAKERS:
-        pytest.skip(f"no embedded set in the layout of {name}")
-    made, packed = make_synthetic(name, tmp_path / "embedded", n=4), {}
+        pytest.skip(f"no synthetic set in the layout of {name}")
+    made, packed = make_synthetic(name, tmp_path / "synthetic", n=4), {}
     for file in made.rglob("*"):
         top, *_ = parts = file.relative_to(made).parts
         if top in ARCHIVE and file.is_file():
@@ -542,7 +542,7 @@ def test_dfc2020_from_archives_by_hand(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(dfc2020, "READER", dfc2020.Dfc2020, raising=False)
     monkeypatch.setattr(dfc2020, "OFFICIAL", {"train": 4, "val": 1}, raising=False)
-    made, data = make_synthetic("dfc2020", tmp_path / "embedded", n=4), {}
+    made, data = make_synthetic("dfc2020", tmp_path / "synthetic", n=4), {}
     for file in made.rglob("*.tif"):  # one archive per sensor for test, one for all of validation
         name = "val (1).zip" if "validation" in file.name else f"{file.parent.name}.zip"
         flat = file.name if name == "s1_0.zip" else f"DFC_Public_Dataset/{file.parent.name}/{file.name}"
@@ -785,7 +785,7 @@ def test_hostile_archive_by_hand_leaves_nothing(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["s1_0.zip"]
 
 
-# Space, checks, the embedded set
+# Space, checks, the synthetic set
 
 
 def test_too_little_space(polyps, server, tmp_path, monkeypatch, capsys):
@@ -840,9 +840,9 @@ def test_check_compares_images_with_masks(tmp_path, monkeypatch, capsys):
 
 def test_sample(polyps, tmp_path, capsys):
     assert run(SCRIPT["kvasir_seg"].DATASET, tmp_path, "--sample", 2) == 0
-    assert "an embedded set, made by ctm and not real" in capsys.readouterr().out
+    assert "a synthetic set, made by ctm and not real" in capsys.readouterr().out
     (made,) = tmp_path.iterdir()
-    assert (made / "EMBEDDED.json").exists()
+    assert (made / "SYNTHETIC.json").exists()
     assert run(SCRIPT["kvasir_seg"].DATASET, made, "--check") == 0
     assert run(SCRIPT["kvasir_seg"].DATASET, tmp_path, "--sample", 0) == 1
 
