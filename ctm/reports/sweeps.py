@@ -93,7 +93,7 @@ def price_rows(
 
 # %% ../../nbs/reports/04_sweeps.ipynb #52398a2d
 def report_table(
-    rows: Sequence[Row],  # rows of `rows_of` or `ctm.reports.compare.compare`
+    rows: Sequence[Row],  # rows of `rows_of` or `ctm.reports.compare.compare_sets`
     seeds: Sequence[int],  # seeds asked for
     name: str,  # first part of the files' names
     command: str,  # command that makes the table, from the root of the repository
