@@ -1,5 +1,9 @@
-"""Cost of the recipe `sharp` beside the paper's method: `python -m benchmarks.cost` writes figures/sharp_cost.json."""
+"""Cost of the recipe `sharp` beside the paper's method: `python -m benchmarks.cost` writes figures/sharp_cost.json.
 
+The same training step, maps and masks of both, called in turn.
+"""
+
+import argparse
 from collections.abc import Callable
 from statistics import median
 
@@ -15,44 +19,51 @@ COST_SHAPES = {  # options of `ClassTokenViT`, and images in a batch
     "ViT-B/16: 224 px": dict(num_classes=20, img_size=224, batch=2),
     "ViT-B/16: 512 px": dict(num_classes=20, img_size=512, batch=1),
 }
+SIDES = ("paper", "sharp")
 
 
 def cost_calls(
     shape: dict,  # one of COST_SHAPES
-    sharp: bool,  # the recipe, else the paper's method
-) -> dict[str, Callable]:  # step, maps and masks, to be called again and again
-    "Calls to be timed."
+    side: str,  # one of SIDES
+) -> dict[str, Callable]:  # "step", "maps" and "masks", to be called again and again
+    "Calls to be timed, of the paper's method or of the recipe."
     torch.manual_seed(0)
-    batch = shape["batch"]
     options = {name: value for name, value in shape.items() if name != "batch"}
-    if sharp:
+    if side == "sharp":
         options |= dict(classifier="per_class", mask_ratio=0.0, patch_evidence=True)
     model = ClassTokenViT(**options)
-    size = (shape["img_size"],) * 2
-    image = torch.randn(batch, 3, *size)
-    label = torch.zeros(batch, shape["num_classes"])
+    size = (shape["img_size"], shape["img_size"])
+    image = torch.randn(shape["batch"], 3, *size)
+    label = torch.zeros(shape["batch"], shape["num_classes"])
     label[:, :3] = 1
-    calls = step_and_maps(model, image, label, use_evidence=sharp)
-    found = calls["maps"]()[1]
+    calls = step_and_maps(model, image, label, use_evidence=side == "sharp")
+    _, maps = calls["maps"]()
     prob = torch.rand(label.shape)
-    guide = dict(guide=image, merge="argmax") if sharp else {}
-    return calls | dict(masks=lambda: pseudo_mask(found, prob, size, label, **guide))
+    guide = dict(guide=image, merge="argmax") if side == "sharp" else {}
+    return calls | dict(masks=lambda: pseudo_mask(maps, prob, size, label, **guide))
 
 
 def measure_cost(
     repeats: int = 5,  # number of timed calls of each
 ) -> list[dict]:  # shape, task, seconds per image of the paper's method and of the recipe, and their ratio
-    "Seconds per image of both, for all shapes and tasks."
+    "Seconds per image of both, for all shapes and tasks: the lines of figures/sharp_cost.json."
+    about = dict(threads=torch.get_num_threads(), versions=versions())
     lines = []
     for name, shape in COST_SHAPES.items():
-        sides = {side: cost_calls(shape, side == "sharp") for side in ("paper", "sharp")}
+        calls = {side: cost_calls(shape, side) for side in SIDES}
         for task in ("step", "maps", "masks"):
-            times = in_turn({side: calls[task] for side, calls in sides.items()}, repeats)
+            times = in_turn({side: calls[side][task] for side in SIDES}, repeats)
             seconds = {side: median(found) / shape["batch"] for side, found in times.items()}
-            lines.append(dict(shape=name, task=task, **seconds, ratio=seconds["sharp"] / seconds["paper"]))
-    about = dict(threads=torch.get_num_threads(), versions=versions())
-    return [line | about for line in lines]
+            line = dict(shape=name, task=task, **seconds, ratio=seconds["sharp"] / seconds["paper"])
+            lines.append(line | about)
+    return lines
+
+
+def main() -> None:
+    "Measurement of all shapes and tasks."
+    argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.split("\n")[0]).parse_args()
+    print(store("sharp_cost", measure_cost()))
 
 
 if __name__ == "__main__":
-    print(store("sharp_cost", measure_cost()))
+    main()

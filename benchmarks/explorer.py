@@ -1,6 +1,12 @@
-"""Milliseconds from each control of the explorer to the last picture: `python -m benchmarks.explorer`."""
+"""Milliseconds from each control of the explorer to the last picture: `python -m benchmarks.explorer`.
 
+The model is the one of the explorer's chapter, the recipe `sharp` on synthetic VOC, on one thread. The measurements go
+to figures/explorer.json.
+"""
+
+import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 
@@ -15,36 +21,66 @@ from ctm.explorer.state import CHOICES
 from ctm.train.config import load_config
 
 
+def moves(
+    panel: Explore,  # explorer at its start values
+    repeats: int,  # number of changes of controls with many values
+) -> dict[str, list[Callable]]:  # control -> changes, to be called one after another
+    "Changes of every control."
+    gh, gw = panel.explorer.look().maps.shape[1:]
+    classes = len(panel.explorer.data.classes)
+    values = {
+        "image": range(1, repeats + 1),
+        "token": [i % classes for i in range(repeats)],
+        "threshold": ["value", "quantile", "mean"],
+        "level": [0.1 * i for i in range(1, repeats)],
+        "merge": CHOICES["merge"][::-1],
+        "refine": CHOICES["refine"],
+        "gated": [False, True],
+        "use_evidence": [False, True],
+    }
+    found = {}
+    for name, chosen in values.items():
+        found[name] = [partial(setattr, panel.controls[name], "value", value) for value in chosen]
+    found["patch"] = [partial(setattr, panel.pictures[0], "place", [i % gh, i % gw]) for i in range(1, repeats)]
+    found["head"] = [partial(setattr, panel.grid, "place", place) for place in ([0, 1], [0, 3], [-1, -1])]
+    buttons = panel.layers.children[1:]
+    found["layers"] = [partial(setattr, button, "value", value) for button in buttons for value in (True, False)]
+    return found
+
+
 def time_controls(
-    panel: Explore,  # at its start values
-    repeats: int = 7,  # changes of each control
-) -> list[dict]:  # control, median and longest ms, threads, versions
-    "Milliseconds from each control's change to the last picture."
-    data, (gh, gw) = panel.explorer.data, panel.explorer.look().maps.shape[1:]
-    values = dict(image=range(1, repeats + 1), token=[i % len(data.classes) for i in range(repeats)])
-    values |= dict(threshold=["value", "quantile", "mean"], level=[0.1 * i for i in range(1, repeats)])
-    values |= dict(
-        merge=CHOICES["merge"][::-1], refine=CHOICES["refine"], gated=[False, True], use_evidence=[False, True]
-    )
-    moves = {name: [partial(setattr, panel.controls[name], "value", v) for v in own] for name, own in values.items()}
-    moves["patch"] = [partial(setattr, panel.pictures[0], "place", [i % gh, i % gw]) for i in range(1, repeats)]
-    moves["head"] = [partial(setattr, panel.grid, "place", place) for place in ([0, 1], [0, 3], [-1, -1])]
-    moves["layers"] = [partial(setattr, b, "value", v) for b in panel.layers.children[1:] for v in (True, False)]
-    lines = []
-    panel.controls["threshold"].value = "value"
-    for name, calls in moves.items():
-        seconds = []
-        for call in calls:
-            start = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - start)
-        lines.append(dict(control=name, median_ms=round(1000 * median(seconds)), longest_ms=round(1000 * max(seconds))))
+    panel: Explore,  # explorer at its start values
+    repeats: int = 7,  # number of changes of controls with many values
+) -> list[dict]:  # control, median and longest ms, number of changes, threads, device, versions
+    "Milliseconds from each control's change to the last picture: the lines of figures/explorer.json."
     about = dict(threads=torch.get_num_threads(), device="cpu", versions=versions())
-    return [line | dict(changes=len(moves[line["control"]])) | about for line in lines]
+    changes = moves(panel, repeats)
+    panel.controls["threshold"].value = "value"
+    lines = []
+    for name, calls in changes.items():
+        times = [1000 * _seconds(call) for call in calls]
+        line = dict(control=name, median_ms=round(median(times)), longest_ms=round(max(times)), changes=len(calls))
+        lines.append(line | about)
+    return lines
 
 
-if __name__ == "__main__":
+def _seconds(call: Callable) -> float:
+    "Duration of a call."
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    "Measurement of all controls; the model is trained if it is not there."
+    argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.split("\n")[0]).parse_args()
     config = load_config("voc2012", "demo+sharp")
     run(config)
     one = run_of(config)
-    print(store("explorer", time_controls(explore(load_model(one.model_file), one.load("val"), config=config))))
+    torch.set_num_threads(1)
+    panel = explore(load_model(one.model_file), one.load("val"), config=config)
+    print(store("explorer", time_controls(panel)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What every benchmark needs: calls in turn, memory of a process, and where measurements are kept."""
+"""Tools of every benchmark: calls timed in turn, memory of a process, and the file that keeps the measurements."""
 
 import json
 import re
@@ -23,38 +23,10 @@ def store(
     return path
 
 
-def training_step(
-    model: torch.nn.Module,  # to be trained
-    loss: Callable[[], torch.Tensor],  # forward
-    use_fused: bool = True,  # AdamW's one kernel, as `ctm.train.trainer` has it, or torch's default
-) -> Callable[[], None]:  # to be called again and again
-    "Forward, backward, AdamW."
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=use_fused)
-
-    def call():
-        optimizer.zero_grad()
-        loss().backward()
-        optimizer.step()
-
-    return call
-
-
-def step_and_maps(
-    model: ClassTokenViT,  # of either layout
-    image: torch.Tensor,  # (B, K, H, W)
-    label: torch.Tensor,  # (B, C) multi-hot
-    **of_maps,  # as `ClassTokenViT.attention_maps`
-) -> dict[str, Callable]:  # step and maps, to be called again and again
-    "A training step with Equation 1, and a batch's maps."
-    loss = ClassTokenLoss(0.01)
-    step = training_step(model, lambda: loss(model.train().training_logits(image, label), label, model)[0])
-    return dict(step=step, maps=torch.no_grad()(lambda: model.eval().attention_maps(image, **of_maps)))
-
-
 def in_turn(
     sides: dict[str, Callable],  # name -> call to be timed
     repeats: int = 5,  # number of timed calls of each
-) -> dict[str, list[float]]:  # side -> seconds of each call
+) -> dict[str, list[float]]:  # name -> seconds of each call
     "Seconds of calls made in turn (A B A B), after one call of each."
     seconds = {side: [] for side in sides}
     for turn in range(repeats + 1):
@@ -66,14 +38,49 @@ def in_turn(
     return seconds
 
 
+def training_step(
+    model: torch.nn.Module,  # model to be trained
+    loss: Callable[[], torch.Tensor],  # forward pass and loss
+    use_fused: bool = True,  # whether AdamW is one kernel, as in `ctm.train.trainer`, or torch's default
+) -> Callable[[], None]:  # step, to be called again and again
+    "Training step: forward, backward, AdamW."
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), fused=use_fused)
+
+    def call():
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return call
+
+
+def step_and_maps(
+    model: ClassTokenViT,  # model of any layout
+    image: torch.Tensor,  # image batch (B, K, H, W)
+    label: torch.Tensor,  # image-level labels (B, C) multi-hot
+    **of_maps,  # options of `ClassTokenViT.attention_maps`
+) -> dict[str, Callable]:  # "step" and "maps", to be called again and again
+    "Training step with Equation 1, and maps of a batch."
+    loss = ClassTokenLoss(0.01)
+    step = training_step(model, lambda: loss(model.train().training_logits(image, label), label, model)[0])
+    maps = torch.no_grad()(lambda: model.eval().attention_maps(image, **of_maps))
+    return dict(step=step, maps=maps)
+
+
+def process_gb(
+    field: str,  # field of /proc/self/status, such as "VmRSS"
+) -> float:  # GB
+    "Memory of this process as the system counts it (Linux alone)."
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 2**20
+
+
 def memory_of(
     call: Callable,  # call to be made twice
-) -> str:  # JSON: GB of this process before the calls, and at their peak; Linux alone
-    "Memory of the process, and its peak. `getrusage` would count the parent's memory before exec."
+) -> str:  # JSON: GB of this process before the calls, and at their peak
+    "Memory before and during two calls; `getrusage` would count the parent's memory before exec (Linux alone)."
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-    found = []
-    for repeats, field in ((0, "VmRSS"), (2, "VmHWM")):
-        for _ in range(repeats):
-            call()
-        found.append(int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 2**20)
-    return json.dumps(found)
+    before = process_gb("VmRSS")
+    call()
+    call()
+    return json.dumps([before, process_gb("VmHWM")])
