@@ -1,4 +1,4 @@
-"What tests in a browser share: the docs site, a Chromium of the system, screenshots."
+"What tests share: how hypothesis looks for examples; the docs site, a Chromium of the system, screenshots."
 
 import os
 import shutil
@@ -7,8 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.tools import ROOT
+
+sys.modules.setdefault("conftest", sys.modules[__name__])  # test_site.py and test_browser.py import it by this name
+os.environ.setdefault("MPLBACKEND", "agg")
+settings.register_profile(  # the same few examples at every run; CTM_EXAMPLES=1000 for a long one
+    "ctm", derandomize=True, deadline=None, max_examples=int(os.environ.get("CTM_EXAMPLES", 30)),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], database=None,
+)  # fmt: skip
+settings.load_profile("ctm")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is installed")

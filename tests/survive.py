@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import nbformat  # noqa: E402
 import numpy as np  # noqa: E402
@@ -32,25 +32,25 @@ import torch  # noqa: E402
 from lightning.pytorch.callbacks import Callback  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from ctm.checkpoint import load_model
-from ctm.core import PARTIAL, repo_root, versions, write_whole
-from ctm.experiments.launch import launch_run
-from ctm.experiments.results import load_results
-from ctm.experiments.run import run
-from ctm.io.images import open_raster
-from ctm.model import ClassTokenViT
-from ctm.predict.dataset import predict_batches, saving
-from ctm.predict.masker import Masker
-from ctm.predict.raster import mask_file
-from ctm.runtime.interrupt import RESUME
-from ctm.segmentation.network import load_segmentation_config
-from ctm.segmentation.run import run_segmentation
-from ctm.synthetic.sets import make_synthetic
-from ctm.train.checkpointing import read_checkpoint
-from ctm.train.config import load_config
-from ctm.train.data import load_dataset
-from ctm.train.fit import fit
-from ctm.train.trainer import read_log
+from ctm.checkpoint import load_model  # noqa: E402
+from ctm.core import PARTIAL, repo_root, versions, write_whole  # noqa: E402
+from ctm.experiments.launch import launch_run  # noqa: E402
+from ctm.experiments.results import load_results  # noqa: E402
+from ctm.experiments.run import run  # noqa: E402
+from ctm.io.images import open_raster  # noqa: E402
+from ctm.model import ClassTokenViT  # noqa: E402
+from ctm.predict.dataset import predict_batches, saving  # noqa: E402
+from ctm.predict.masker import Masker  # noqa: E402
+from ctm.predict.raster import mask_file  # noqa: E402
+from ctm.runtime.interrupt import RESUME  # noqa: E402
+from ctm.segmentation.network import load_segmentation_config  # noqa: E402
+from ctm.segmentation.run import run_segmentation  # noqa: E402
+from ctm.synthetic.sets import make_synthetic  # noqa: E402
+from ctm.train.checkpointing import read_checkpoint  # noqa: E402
+from ctm.train.config import load_config  # noqa: E402
+from ctm.train.data import load_dataset  # noqa: E402
+from ctm.train.fit import fit  # noqa: E402
+from ctm.train.trainer import read_log  # noqa: E402
 
 ROOT = repo_root()
 TINY = dict(embed_dim=16, depth=1, num_heads=2, epochs=3, batch_size=16)
@@ -78,13 +78,13 @@ def task_second(place: Path) -> dict:
     "Both stages, from nothing: the second one's pseudo-masks, fit, predictions and Result."
     channels = dict(decoder_channels=(16, 8, 4))
     network = load_segmentation_config(architecture="Unet", encoder="resnet18", depth=3, epochs=3, options=channels)
-    run_segmentation(load_config("kvasir_seg", "demo", **TINY), network, 0, place / "data")
+    run_segmentation(load_config("kvasir_seg", "demo", **TINY), network, root=place / "data")
     return outcome(place)
 
 
 def task_spread(place: Path) -> dict:
     "A fit by two processes."
-    launch_run(load_config("kvasir_seg", "demo", **TINY), 0, place / "data", processes=2)
+    launch_run(load_config("kvasir_seg", "demo", **TINY), root=place / "data", processes=2)
     return outcome(place)
 
 
@@ -352,7 +352,7 @@ def kill_notebook(stack: list, rng: random.Random, kills: int) -> dict:
 
 
 def kill_data_prep(stack: list, rng: random.Random, kills: int) -> dict:
-    import test_data_prep as prep
+    import tests.data_prep.official as prep
 
     counts, server, place = dict(kills=0, same=0, broken=[], left=[]), prep.Server(), fresh(stack)
     server.files = prep.kvasir(place)

@@ -1,0 +1,117 @@
+"Report notebooks by papermill: on other data, by two processes, without a network, refused, and as one graph."
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ctm.synthetic.sets import make_synthetic
+from tests.tools import ROOT
+
+TINY = dict(embed_dim=32, depth=2, num_heads=4, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def polyps(tmp_path_factory):
+    return make_synthetic("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
+
+
+def papermill(report, folder, **parameters):
+    given = json.dumps(dict(dataset="kvasir_seg", changes=TINY) | parameters)  # JSON is YAML
+    command = [sys.executable, "-m", "papermill", f"nbs/{report}.ipynb", str(folder / f"{report}.ipynb"), "-y", given]
+    env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "CTM_KEEP")} | {"CTM_RUNS": str(folder)}
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize("report", ["specialized", "segmentation", "ablation"])
+def test_report_on_other_data(report, polyps, tmp_path):
+    done = papermill(report, tmp_path, root=str(polyps), seeds=[5])
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = list(tmp_path.glob("results/*.json"))
+    assert results and all(path.stem.count("-seed5") for path in results)
+    table = (tmp_path / "tables" / f"{report}-synthetic-kvasir_seg-demo.csv").read_text()
+    assert f"papermill nbs/{report}.ipynb runs/{report}.ipynb -p dataset kvasir_seg" in table.splitlines()[0]
+    assert (tmp_path / "tables" / f"{report}-synthetic-kvasir_seg-demo.tex").exists()
+    assert not list((ROOT / "figures").rglob("*seed5*")), "a run of one's own must not touch what is committed"
+
+
+@pytest.mark.parametrize(
+    ("report", "parameters", "message"),
+    [
+        ("specialized", dict(dataset=None, root="/nowhere"), "is the folder of one data set: name it"),
+        ("pseudomasks", dict(dataset="voc2021"), "voc2021"),
+        ("qualitative", dict(methods=["cam"]), "need 'paper' among them"),
+        ("segmentation", dict(root="/nowhere"), "/nowhere"),
+    ],
+)
+def test_report_refuses(report, parameters, message, tmp_path):
+    done = papermill(report, tmp_path, **parameters)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="Snakemake needs Python 3.11")
+def test_the_paper_is_one_graph(tmp_path):
+    "Each run once, though the whole method belongs to two tables; reports come after what they read."
+    own = ["datasets=[dfc2020,voc2012]", "seeds=[0,1]", "changes={epochs: 1}"]
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "nbs" / "paper.smk", "--cores", "1", "--dry-run"]
+    env = dict(os.environ, CTM_RUNS=str(tmp_path))
+    done = subprocess.run([*command, "--config", *own], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    log = done.stdout + done.stderr
+    made = set(re.findall(r"output: (\S+\.ipynb)", log))
+    fits = {name for name in made if "/fit-" in name}
+    assert len(fits) == 2 * (9 + 8)  # per seed: the method, prices (3, VOC 1), masking ratios (4, VOC 5), no [REG]
+    assert len(made - fits) == 2 * (2 * 2 + 4)  # specialized and segmentation per seed, and the four that read all
+    assert not list(tmp_path.rglob("*.ipynb"))
+
+
+def test_one_report_by_two_processes(polyps, tmp_path):
+    done = papermill("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
+    assert result["extra"]["processes"] == 2
+
+
+@pytest.mark.parametrize(
+    "parameter, message",
+    [
+        (["dataset", "dfc"], "dataset='dfc' is unknown"),
+        (["lam", "-1"], "lam=-1.0 is out of range"),
+        (["lamda", "0.1"], "parameter='lamda' is unknown"),
+        (["root", "/nowhere"], "/nowhere/ROIs0000_validation: no DFC2020 labels"),
+    ],
+)
+def test_papermill_refuses(parameter, message, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "nbs/sensitivity.ipynb",
+        str(tmp_path / "out.ipynb"),
+        "-p",
+        *parameter,
+    ]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert message in done.stderr
+
+
+def test_the_demo_runs_where_there_is_no_network(tmp_path):
+    cut = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # a notebook's kernel is on loopback
+    try:
+        subprocess.run([*cut, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network may be taken away here: {error}")
+    changes = dict(embed_dim=16, depth=1, num_heads=2, epochs=1)
+    given = dict(dataset="kvasir_seg", root=str(make_synthetic("kvasir_seg", tmp_path, 6)), changes=changes)
+    report = [ROOT / "nbs" / "sensitivity.ipynb", tmp_path / "out.ipynb", "-y", json.dumps(given), "--no-progress-bar"]
+    command = [*cut, sys.executable, "-m", "papermill", *map(str, report)]
+    env = os.environ | dict(CTM_RUNS=str(tmp_path / "runs"))
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert list((tmp_path / "runs" / "results").glob("*.json"))

@@ -1,0 +1,30 @@
+"What tests share: where the project is, a tiny model, names that somebody may give."
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+from ctm.core import BadFileError, DatasetNotFoundError
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_MODEL = dict(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2)
+HOSTILE_NAMES = [
+    "<script>alert(1)</script>", "<b>&amp;", "$(touch x); `id` | rm -rf *", "two\nlines", "\u202egnp.exe", "x" * 300,
+    "$\\frac{1}$", "100 % \\textbf{a}_b^c~#&", "_hidden", "", "\u0000\u0007", "\ud83d\ude00", "名前", "'\"",
+]  # fmt: skip
+SIDES = st.integers(1, 40)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=12,
+)
+TYPED = (BadFileError, DatasetNotFoundError)
+
+
+def in_file(data, name, read):
+    "What a reader makes of some bytes."
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place, name)
+        file.write_bytes(data)
+        return read(file)
