@@ -18,11 +18,11 @@ from ..io.masks import read_colors, read_mask
 
 # %% ../../nbs/data/05_mask_values.ipynb #77f864ad
 class MaskValues:
-    "Reads masks and turns their numbers or colours into class numbers."
+    "Reader of masks whose numbers or colours become class numbers."
 
     def __init__(
         self,
-        classes: Sequence[str],  # in the order of the tokens
+        classes: Sequence[str],  # names of the classes, in the order of the tokens
         values: dict[str, int | str | list] | None = None,  # name -> number or "#rrggbb", or several; None: 0, 1, ...
         background: bool = False,  # pixels may be of no class; without `values` they are 0 and the classes 1, 2, ...
     ):
@@ -32,46 +32,51 @@ class MaskValues:
         listed = {name: v if isinstance(v, list | tuple) else [v] for name, v in values.items()}
         for name in listed:
             check_choice("mask_values", name, [*classes, "background", "ignore"])
+        self.values = values
         self.painted = any(isinstance(v, str) for part in listed.values() for v in part)
         self.background = 0 if background or "background" in listed else None
-        self.values = values
-        shift = int(self.background is not None)
-        self.codes = {} if self.painted else {IGNORE: IGNORE}
-        said = [self._code(name, v) for name, part in listed.items() for v in part]
-        if len({*said}) < len(said):
+        said = [(name, self._code(name, v)) for name, part in listed.items() for v in part]
+        if len({code for _, code in said}) < len(said):
             raise ValueError(f"mask_values: {values} gives one value to two names")
-        for name, part in listed.items():
-            target = dict(background=0, ignore=IGNORE).get(name, classes.index(name) + shift if name in classes else 0)
-            self.codes |= {self._code(name, v): target for v in part}
+        shift = int(self.background is not None)
+        targets = {"background": 0, "ignore": IGNORE} | {name: i + shift for i, name in enumerate(classes)}
+        self.codes = {} if self.painted else {IGNORE: IGNORE}  # value in a mask -> class number
+        for name, code in said:
+            self.codes[code] = targets[name]
 
     def _code(self, name: str, value: int | str) -> int:
-        "One number for a number or a colour."
-        digits = str(value).removeprefix("#")
-        kind = str if self.painted else int
-        if type(value) is not kind or (self.painted and not re.fullmatch("[0-9a-fA-F]{6}", digits)):
-            raise ValueError(f"mask_values: {name}={value!r}, give all numbers or all colours as '#rrggbb'")
-        return int(digits, 16) if self.painted else int(value)
+        "Number that stands for a value: the number itself, or that of a colour."
+        wrong = f"mask_values: {name}={value!r}, give all numbers or all colours as '#rrggbb'"
+        if not self.painted:
+            if type(value) is not int:
+                raise ValueError(wrong)
+            return value
+        if not isinstance(value, str) or not re.fullmatch("[0-9a-fA-F]{6}", value.removeprefix("#")):
+            raise ValueError(wrong)
+        return int(value.removeprefix("#"), 16)
 
     def read(self, path: Path) -> np.ndarray:  # (H, W) uint8
-        "A mask's classes; `BadFileError` where it holds something else."
+        "Classes of a mask's pixels; `BadFileError` where it holds something else."
         raw = read_colors(path) if self.painted else read_mask(path)
         found, places = np.unique(raw, return_inverse=True)
         odd = [value for value in found.tolist() if value not in self.codes]
         if odd:
-            shown, count = f"#{odd[0]:06X}" if self.painted else odd[0], int((raw == odd[0]).sum())
+            count = int((raw == odd[0]).sum())
+            shown = f"#{odd[0]:06X}" if self.painted else odd[0]
             raise BadFileError(
-                f"{path}: {count} pixels hold {shown}, which is no class; name it in mask_values "
+                f"{path}: {count} pixels hold {shown}, which is not a class; name it in mask_values "
                 f"(as a class, 'background' or 'ignore'). Known: {self.values}"
             )
-        return np.array([self.codes[v] for v in found.tolist()], np.uint8)[places].reshape(raw.shape)
+        classes = np.array([self.codes[value] for value in found.tolist()], np.uint8)
+        return classes[places].reshape(raw.shape)
 
 # %% ../../nbs/data/05_mask_values.ipynb #d5a2b9c6
 def check_classes(
-    where: str | Path,  # the classes are from, for the message
-    classes: Sequence[str],  # names
-    values: int,  # that a mask holds: the classes, and the background where there is one
+    where: str | Path,  # file that the classes are from, for the message
+    classes: Sequence[str],  # names of the classes
+    values: int,  # number of values that a mask holds: the classes, and the background where there is one
 ) -> None:
-    "Refuse names that mean something else in masks, names that are there twice, and more than a mask can hold."
+    "Refusal of classes that masks cannot tell apart (`BadFileError`)."
     odd = [name for name in classes if name in ("background", "ignore", "no class") or classes.count(name) > 1]
     if odd:
         raise BadFileError(
@@ -83,14 +88,17 @@ def check_classes(
 
 # %% ../../nbs/data/05_mask_values.ipynb #74be5ed2
 def masks_against_labels(
-    dataset: ImageDataset,  # with labels from a table
-    images: int = 64,  # looked at, evenly spaced
+    dataset: ImageDataset,  # data set with labels from a table
+    images: int = 64,  # number of images looked at, evenly spaced
 ) -> float:  # in [0, 1], NaN where no pixel has a class
     "Share of the masks' pixels whose class is not among their image's labels (not in the paper)."
-    denied = known = 0
+    known = 0
+    denied = 0
     for index in evenly(len(dataset), images):
         sample = dataset[index]
         counts = np.bincount(sample["mask"].numpy().ravel(), minlength=IGNORE + 1)[: len(dataset.mask_classes)]
-        counts = counts if dataset.background is None else np.delete(counts, dataset.background)
-        known, denied = known + counts.sum(), denied + counts[sample["label"].numpy() == 0].sum()
+        if dataset.background is not None:
+            counts = np.delete(counts, dataset.background)
+        known += counts.sum()
+        denied += counts[sample["label"].numpy() == 0].sum()
     return float(denied / known) if known else float("nan")
