@@ -23,6 +23,10 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.join(BROWSERS)} is installed")
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "xdist_group(name): tests that share what is slow to make stay together")
+
+
 def keep(page, name):
     "A screenshot to be looked at, where CTM_SCREENSHOTS names a folder."
     if os.environ.get("CTM_SCREENSHOTS"):

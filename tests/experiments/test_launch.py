@@ -11,31 +11,46 @@ from ctm.experiments.results import load_results
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
 
+SIZES = (16, 25)  # of batches; 72 tiles: whole batches and an odd rest
 RUN = """
-import sys
-from ctm.train.config import load_config
+import os, sys
 from ctm.experiments.run import run
-tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=3, batch_size=int(sys.argv[2]))
-run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=sys.argv[1])
+from ctm.train.config import load_config
+root, runs, *sizes = sys.argv[1:]
+for size in sizes:
+    os.environ["CTM_RUNS"] = f"{runs}/{size}"
+    tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=3, batch_size=int(size))
+    run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=root)
 """
 
 
-@pytest.mark.parametrize("batch_size", [16, 25])  # 72 tiles: whole batches and an odd rest
-def test_two_processes_are_one(batch_size, tmp_path):
-    data = make_synthetic("kvasir_seg", tmp_path / "data", n=8)
-    script = tmp_path / "run.py"
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    "Folders of runs by one process and by two: number of processes -> folder. One start does all sizes."
+    place = tmp_path_factory.mktemp("launch")
+    data = make_synthetic("kvasir_seg", place / "data", n=8)
+    script = place / "run.py"
     script.write_text(RUN)
     found = {}
     for processes in (1, 2):
-        runs = tmp_path / f"by-{processes}"
+        found[processes] = place / f"by-{processes}"
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, *(launch if processes > 1 else []), str(script), str(data), str(batch_size)]
-        env = os.environ | {"CTM_RUNS": str(runs), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        command = [sys.executable, *(launch if processes > 1 else []), script, data, found[processes], *SIZES]
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-        (found[processes],) = load_results(runs / "results")
-        assert len(list(runs.glob("fits/*/masks/*.png"))) == 9 * 2
+    return found
+
+
+@pytest.mark.xdist_group("launch")
+@pytest.mark.parametrize("batch_size", SIZES)
+def test_two_processes_are_one(batch_size, runs):
+    found = {}
+    for processes in (1, 2):
+        place = runs[processes] / str(batch_size)
+        (found[processes],) = load_results(place / "results")
+        assert len(list(place.glob("fits/*/masks/*.png"))) == 9 * 2
         assert found[processes].extra["processes"] == processes
-        json.loads(next(runs.glob("results/*.json")).read_text())
+        json.loads(next(place.glob("results/*.json")).read_text())
     for name in ("classifier_accuracy", "pixel_accuracy", "miou", "sparsity"):
         assert found[1].metrics[name] == pytest.approx(found[2].metrics[name], abs=1e-3), name

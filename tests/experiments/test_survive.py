@@ -8,16 +8,24 @@ import pytest
 
 from tests.tools import ROOT
 
-EXPERIMENTS = ("kill", "kill_command", "stop", "full", "two", "damaged", "long", "determinism", "bad")
+HALVES = ("kill", "kill_command", "damaged", "two"), ("stop", "full", "long", "determinism", "bad")  # of the work
+EXPERIMENTS = [name for half in HALVES for name in half]
+pytestmark = pytest.mark.xdist_group("survive")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    out = tmp_path_factory.mktemp("survive") / "survive.json"
-    command = [sys.executable, str(ROOT / "tests" / "survive.py"), "--short", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(out.read_text())
+    "All experiments, half of them in each of two processes."
+    place, found = tmp_path_factory.mktemp("survive"), {}
+    outs = {place / f"{half[0]}.json": half for half in HALVES}
+    command = [sys.executable, str(ROOT / "tests" / "survive.py"), "--short", "--out"]
+    options = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = [subprocess.Popen([*command, str(out), *half], **options) for out, half in outs.items()]
+    said = [process.communicate()[0] for process in started]
+    for out, process, text in zip(outs, started, said, strict=True):
+        assert process.returncode == 0, text[-3000:]
+        found |= json.loads(out.read_text())
+    return found
 
 
 def check_equal_ends(counts, times):

@@ -158,7 +158,7 @@ def renewed(
     kept: dict,  # of `fuzz`, all readers
     found: dict,  # of `fuzz`, some of them, with the same seed
 ) -> dict:  # as `kept`, and the names of the readers that were done again
-    "A record in which some readers were run again, after they were mended."
+    "A record in which some readers were run again, after they were repaired."
     new = {row["reader"]: row for row in found["readers"]}
     if kept["seed"] != found["seed"] or not new.keys() <= {row["reader"] for row in kept["readers"]}:
         raise ValueError("another seed or other readers than in the record: write to another --out")
