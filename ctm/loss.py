@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .core import check_range
-from .model import check_label
+from .layers.inputs import check_label
 from .pruning import l0_penalty
 
 # %% ../nbs/method/04_loss.ipynb #15bbbf61

@@ -1,6 +1,6 @@
 # The paper as one graph: every run of every table, then the reports that read them. Each job is a report notebook.
 #
-#   make paper                                  the embedded sets, two jobs at a time
+#   make paper                                  the synthetic sets, two jobs at a time
 #   make paper PRESET=paper CORES=8 ROOTS="{voc2012: /data/VOCdevkit}"
 #   .venv/bin/snakemake -s nbs/paper.smk --cores 2 --dry-run          what is missing
 #   .venv/bin/snakemake -s nbs/paper.smk --profile nbs/slurm          on a cluster
@@ -13,7 +13,7 @@ import yaml
 
 from ctm.train.config import load_config
 from ctm.core import repo_root, runs_root
-from ctm.experiments.results import TABLE_8
+from ctm.reports.paper import TABLE_8
 
 
 def typed(value):
@@ -28,9 +28,9 @@ def typed(value):
 PRESET = config.get("preset", "demo")
 SEEDS = typed(config.get("seeds", [0, 1, 2]))
 DATASETS = config.get("datasets", ["dfc2020", "endotect", "ade20k", "voc2012", "coco2014"])
-ROOTS = config.get("roots") or {}  # data set -> its folder; without one, the embedded set or data/<name>
+ROOTS = config.get("roots") or {}  # data set -> its folder; without one, the synthetic set or data/<name>
 CHANGES = typed(config.get("changes") or {})  # fields of `Config` that differ from the preset, to try the graph out
-RATIOS = {name: [0.0, 0.25, 0.5, 0.75, 1.0] for name in ("voc2012", "dfc2020")}  # of masking: the paper's set; ours
+RATIOS = {name: [0.0, 0.25, 0.5, 0.75, 1.0] for name in ("voc2012", "dfc2020")}  # of masking: the paper's set; another (not in the paper)
 OUT = runs_root() / "paper" / PRESET
 
 

@@ -156,7 +156,7 @@ def test_few_public_names():
     modules = [p.read_text(encoding="utf-8") for p in (ROOT / "ctm").glob("**/[!_]*.py")]
     listed = [re.search(r"^__all__ = (\[.*?\])\n", text, flags=re.S | re.M) for text in modules]
     count = sum(len(ast.literal_eval(m[1])) for m in listed if m)
-    assert count <= PUBLIC_NAMES, f"{count} public names: what nobody uses outside its own module is private"
+    assert count <= PUBLIC_NAMES, f"{count} public names: `#| exporti` what only its package uses, `_` what only its module uses"
 
 
 def test_cells_are_small():
@@ -172,7 +172,7 @@ def test_exports_are_exercised(path):
     "A lesson, or other exported code that a lesson exercises, uses each export soon: within the next two lessons."
     cells = [source(c) for c in code(path)]
     for place, cell in enumerate(cells):
-        if not re.search(r"^#\| *exports?\b", cell, flags=re.M):
+        if not re.search(r"^#\| *export[si]?\b", cell, flags=re.M):
             continue
         lessons = [c for c in cells[place + 1 :] if not c.startswith("#|") or c.startswith("#| slow")][:2]
         rest = "\n".join(cells[place + 1 :])
@@ -275,7 +275,7 @@ def test_library_notebook(path):
     assert chapters == list(range(1, len(chapters) + 1)), "the chapters of a package are numbered from 01"
     assert len(chapters) <= PACKAGE_MODULES, "split the package"
     assert len(CELLS[path]) <= NOTEBOOK_CELLS, "split the notebook by idea"
-    exported = [s for s in map(source, code(path)) if re.search(r"^#\| *exports?\b", s, flags=re.M)]
+    exported = [s for s in map(source, code(path)) if re.search(r"^#\| *export[si]?\b", s, flags=re.M)]
     long = {s.split("\n")[1]: n for s in exported if (n := len(s.splitlines())) > lines_allowed(s)}
     assert not long, f"one idea, at most {CELL_LINES} lines ({CLASS_LINES} for one class), per exported cell: {long}"
     text = (ROOT / "ctm" / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")

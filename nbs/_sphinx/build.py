@@ -189,9 +189,9 @@ class Page:
                 continue
             yield from docs + exported
             docs, exported = [], []
-            if c.cell_type == "code" and directives & {"export", "exports"}:
-                exported = [self.code(c, ["hide-input"] if "export" in directives else [])]
-            elif not directives & {"hide", "default_exp", "exporti"}:
+            if c.cell_type == "code" and directives & {"export", "exports", "exporti"}:
+                exported = [self.code(c, [] if "exports" in directives else ["hide-input"])]
+            elif not directives & {"hide", "default_exp"}:
                 yield from self.plain(c, labels, plain_text(before))
         yield from docs + exported
 

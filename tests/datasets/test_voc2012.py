@@ -66,7 +66,7 @@ def test_hostile_labels_take_no_memory(label, tmp_path):
     head = file.read_bytes()
     head = head[: head.index(b"\n") + 1]
     file.write_bytes(head + b"(dS'2007_000032'\n" + label + b"s.")
-    with pytest.raises(BadFileError, match="cls_labels.npy: is no table of labels"):
+    with pytest.raises(BadFileError, match="cls_labels.npy: is not a table of labels"):
         voc2012.read_cls_labels(file)
 
 
@@ -76,7 +76,7 @@ def test_laughing_labels(tmp_path):
     for _ in range(40):
         nested = [nested, nested]
     np.save(tmp_path / "cls_labels.npy", {"a": nested}, allow_pickle=True)
-    with pytest.raises(BadFileError, match="is no table of labels"):
+    with pytest.raises(BadFileError, match="is not a table of labels"):
         voc2012.read_cls_labels(tmp_path / "cls_labels.npy")
 
 
