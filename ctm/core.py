@@ -50,7 +50,7 @@ def data_root() -> Path:  # absolute folder, which may be absent
     "Folder of the data sets: the variable `CTM_DATA` if set, else `data/` in the repository (not in the paper)."
     return absolute(os.environ.get("CTM_DATA") or repo_root() / "data")
 
-
+# %% ../nbs/method/01_core.ipynb #a30fa402
 def runs_root() -> Path:  # absolute folder, which may be absent
     "Folder of fits, results and figures: the variable `CTM_RUNS` if set, else `runs/` in the repository."
     return absolute(os.environ.get("CTM_RUNS") or repo_root() / "runs")
@@ -58,7 +58,7 @@ def runs_root() -> Path:  # absolute folder, which may be absent
 # %% ../nbs/method/01_core.ipynb #c5e15e17
 PARTIAL = ".partial-"  # part of the name of whatever is being written
 
-
+# %% ../nbs/method/01_core.ipynb #2f1a4ae5
 def locked(
     handle: int,  # descriptor of an open file or folder
     wait: bool = False,  # whether to wait until the lock is free
@@ -90,7 +90,7 @@ def _new_partial(path: Path, folder: bool = False) -> tuple[Path, int]:
 # %% ../nbs/method/01_core.ipynb #c489631c
 _SWEPT: set[Path] = set()
 
-
+# %% ../nbs/method/01_core.ipynb #ffbd662e
 def _sweep(folder: Path) -> None:
     "Removal of what killed processes left in a folder, once per process."
     if fcntl is None or folder in _SWEPT:
@@ -112,7 +112,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no room, no quota, file too
 class DiskFullError(OSError):
     "There is no room for a file. Make room, or let CTM_RUNS and CTM_CACHE name other folders, and run again."
 
-
+# %% ../nbs/method/01_core.ipynb #93002f8d
 def _lacks_room(error: Exception, folder: Path) -> bool:
     "Whether an error means that the disk is full. GDAL does not say so: after its errors a trial is written."
     doubtful = False
@@ -156,7 +156,7 @@ def room_for(
             "Make room, or let CTM_RUNS and CTM_CACHE name other folders, and run again",
         ) from error
 
-# %% ../nbs/method/01_core.ipynb #925844b1
+# %% ../nbs/method/01_core.ipynb #149dd0ac
 def _begin(path: Path, need: int | None = None, folder: bool = False) -> tuple[Path, int]:
     "Temporary neighbour and its lock, in a folder that is made and swept. No room for it is a full disk, too."
     with room_for(path, path, need):
@@ -164,7 +164,7 @@ def _begin(path: Path, need: int | None = None, folder: bool = False) -> tuple[P
         _sweep(path.parent)
         return _new_partial(path, folder)
 
-
+# %% ../nbs/method/01_core.ipynb #925844b1
 @contextmanager
 def atomic_path(
     path: str | Path,  # file that shall exist afterwards
@@ -222,11 +222,11 @@ class _OneLine:
     def __str__(self) -> str:
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in super().__str__())
 
-
+# %% ../nbs/method/01_core.ipynb #67527176
 class DatasetNotFoundError(_OneLine, FileNotFoundError):
     "The folder of a data set, or something it must contain, is missing. Prepare the data, or pass their folder."
 
-
+# %% ../nbs/method/01_core.ipynb #941160a0
 class BadFileError(_OneLine, ValueError):
     "A file is there but damaged, hostile, or not what it should be. Fetch, export or write it again."
 
