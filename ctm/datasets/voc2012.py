@@ -127,10 +127,8 @@ def read_cls_labels(
     return labels
 
 # %% ../../nbs/datasets/01_voc2012.ipynb #44e9646a
-def _find_devkit(
-    root: str | Path,  # VOC2012, VOCdevkit, or the folder that holds it
-) -> Path:  # the folder with JPEGImages
-    "Folder VOC2012; `DatasetNotFoundError` where there is none."
+def _find_devkit(root: str | Path) -> Path:
+    "Folder VOC2012, from itself or a folder above; `DatasetNotFoundError` where there is none."
     root = Path(root)
     for base in (root / "VOCdevkit" / "VOC2012", root / "VOC2012", root):
         if (base / "JPEGImages").is_dir():
