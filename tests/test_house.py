@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings its twin
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted(nbglob(ROOT / "nbs", as_path=True))
+MODULES = sorted((ROOT / "ctm").glob("**/[!_]*.py"))
 CELLS = {p: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in NOTEBOOKS}
 
 
@@ -105,37 +107,46 @@ def test_library_imports_only_what_it_requires():
 
 # Rooms and floors
 
-FLOORS = {  # a module imports from its own package or from a lower floor; wings of one floor do not know each other
-    "core": 0, "io": 1, "runtime": 1, "train": 3, "predict": 4, "baselines": 5, "experiments": 6, "segmentation": 7,
-    **dict.fromkeys("layers model pruning loss pseudomask refine metrics checkpoint reference".split(), (2, "method")),
-    **dict.fromkeys("data datasets synthetic".split(), (2, "data")),
-    "reports": (8, "reports"), "explorer": (8, "explorer"),
+METHOD = "layers model pruning loss pseudomask refine metrics checkpoint reference".split()
+FLOORS = {  # a module imports from its own package or from a lower floor; the parts of one wing know one another
+    "core": (0, "core"), "io": (1, "io"), "runtime": (1, "runtime"),
+    **dict.fromkeys(METHOD, (2, "method")), **dict.fromkeys(("data", "datasets", "synthetic"), (2, "data")),
+    "train": (3, "train"), "predict": (4, "predict"), "baselines": (5, "baselines"),
+    "experiments": (6, "experiments"), "segmentation": (7, "segmentation"),
+    "explorer": (8, "explorer"), "reports": (8, "reports"),
 }  # fmt: skip
 
 
+def name_of(path):
+    return ".".join(path.relative_to(ROOT / "ctm").with_suffix("").parts)
+
+
+NAMES = set(map(name_of, MODULES))
+
+
 def imports(path):
-    "The parts of ctm that a module imports: (package or module of the ground floor, dotted name)."
-    here = path.relative_to(ROOT / "ctm").with_suffix("").parts
+    "The modules of ctm that a module imports, as dotted names."
+    here = name_of(path).split(".")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("ctm.")):
-            base = here[: -node.level] if node.level else ()
-            parts = (*base, *(node.module or "").removeprefix("ctm.").split("."))
-            yield parts[0], ".".join(parts)
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.split(".")[0] == "ctm"):
+            base = here[: -node.level] if node.level else []
+            parts = [*base, *(node.module or "").split(".")]
+            of = ".".join(part for part in parts if part not in ("", "ctm"))
+            yield from {of, *(f"{of}.{alias.name}".strip(".") for alias in node.names)} & NAMES
 
 
+@pytest.mark.quick
 def test_imports_go_down():
-    for path in (ROOT / "ctm").glob("**/[!_]*.py"):
-        room = path.relative_to(ROOT / "ctm").with_suffix("").parts[0]
-        for other, name in imports(path):
-            if other == room:
-                continue
-            (mine, wing), (theirs, their_wing) = (
-                f if isinstance(f, tuple) else (f, f) for f in map(FLOORS.get, (room, other))
-            )
-            level = (
-                mine == theirs and wing == their_wing
-            )  # the method's parts build on one another, and so do the data's
-            assert theirs < mine or level, f"{path.relative_to(ROOT)} imports {name}, which is no lower"
+    for path in MODULES:
+        mine = FLOORS[name_of(path).split(".")[0]]
+        for name in imports(path):
+            theirs = FLOORS[name.split(".")[0]]
+            assert theirs == mine or theirs[0] < mine[0], f"ctm.{name_of(path)} imports ctm.{name}, which is not lower"
+
+
+@pytest.mark.quick
+def test_imports_have_no_circles():
+    TopologicalSorter({name_of(path): set(imports(path)) for path in MODULES}).prepare()  # its error names the circle
 
 
 def test_method_is_light():
@@ -153,10 +164,11 @@ def test_front_door_is_light():
 
 
 def test_few_public_names():
-    modules = [p.read_text(encoding="utf-8") for p in (ROOT / "ctm").glob("**/[!_]*.py")]
-    listed = [re.search(r"^__all__ = (\[.*?\])\n", text, flags=re.S | re.M) for text in modules]
+    texts = [path.read_text(encoding="utf-8") for path in MODULES]
+    listed = [re.search(r"^__all__ = (\[.*?\])\n", text, flags=re.S | re.M) for text in texts]
     count = sum(len(ast.literal_eval(m[1])) for m in listed if m)
-    assert count <= PUBLIC_NAMES, f"{count} public names: `#| exporti` what only its package uses, `_` what only its module uses"
+    remedy = "`#| exporti` what only its package uses, `_` what only its module uses"
+    assert count <= PUBLIC_NAMES, f"{count} public names: {remedy}"
 
 
 def test_cells_are_small():
@@ -167,19 +179,31 @@ def test_cells_are_small():
     assert sizes[len(sizes) // 2] <= CELL_MEDIAN, f"the median code cell has {sizes[len(sizes) // 2]} lines"
 
 
+EXPORTED = re.compile(r"^#\| *export[si]?\b", flags=re.M)
+NAMED = re.compile(r"^(?:def |class )?(\w+)(?=[(:]| = )", flags=re.M)
+
+
+def only_prepares(cell):
+    "Whether a cell of a lesson only imports, defines and names."
+    defines = ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign
+    return all(isinstance(node, defines) for node in ast.parse(re.sub(r"^ *[%!].*", "", cell, flags=re.M)).body)
+
+
 @each(LIBRARY)
 def test_exports_are_exercised(path):
-    "A lesson, or other exported code that a lesson exercises, uses each export soon: within the next two lessons."
+    "The next two lessons use each export, by its name or through what is built on it."
     cells = [source(c) for c in code(path)]
-    for place, cell in enumerate(cells):
-        if not re.search(r"^#\| *export[si]?\b", cell, flags=re.M):
-            continue
-        lessons = [c for c in cells[place + 1 :] if not c.startswith("#|") or c.startswith("#| slow")][:2]
-        rest = "\n".join(cells[place + 1 :])
-        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", cell, flags=re.M):
-            soon = any(re.search(rf"\b{name}\b", lesson) for lesson in lessons)
-            inside = re.search(rf"\b{name}\b", cell.split(name, 1)[1]) or re.search(rf"\b{name}\b", rest)
-            assert soon or inside, f"no lesson exercises {name}"
+    exported = [bool(EXPORTED.search(cell)) for cell in cells]
+    lessons = [n for n, cell in enumerate(cells) if not exported[n] and not only_prepares(cell)]
+    for place in (n for n, found in enumerate(exported) if found):
+        end = [place, *(n for n in lessons if n > place)][:3][-1]
+        used = "\n".join(cells[n] for n in range(place + 1, end + 1) if not exported[n])
+        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", cells[place], flags=re.M):
+            reached, size = {name}, 0
+            while len(reached) > size:
+                size, word = len(reached), re.compile(rf"\b(?:{'|'.join(reached)})\b")
+                reached |= {made for cell in cells[:end] if word.search(cell) for made in NAMED.findall(cell)}
+            assert word.search(used), f"no lesson exercises {name} soon"
 
 
 # What is generated
@@ -191,6 +215,7 @@ def files(root):
     return {p.relative_to(root).as_posix(): p.read_text(encoding="utf-8") for p in found}
 
 
+@pytest.mark.quick
 def test_library_follows_notebooks(tmp_path):
     junk = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "_*.html")
     for folder in ("ctm", "nbs"):
@@ -198,7 +223,7 @@ def test_library_follows_notebooks(tmp_path):
     shutil.copy(ROOT / "settings.ini", tmp_path)
     before = files(tmp_path)
     for p in (tmp_path / "ctm").rglob("*.py"):
-        if p.name != "__init__.py":  # nbdev fills in its version, the rest is ours
+        if p.name != "__init__.py":  # nbdev fills in its version, the rest is written by hand
             p.unlink()
     tools = "from nbdev.doclinks import nbdev_export; from nbdev.clean import nbdev_clean"
     done = run("-c", f"{tools}; nbdev_export(); nbdev_clean()", cwd=tmp_path)
@@ -210,6 +235,7 @@ def test_library_follows_notebooks(tmp_path):
     assert not stale, f"{stale} do not match the notebooks: run `make export`"
 
 
+@pytest.mark.quick
 def test_readme_follows_index():
     done = run("nbs/_sphinx/readme.py", "--check", cwd=ROOT)
     assert done.returncode == 0, done.stderr
@@ -244,6 +270,7 @@ def test_links_of_a_page_on_disk(page):
     assert not missing, f"{page} links to {missing}, which are not there"
 
 
+@pytest.mark.quick
 def test_ruff():
     done = run("-m", "ruff", "check", ".", cwd=ROOT)
     assert done.returncode == 0, done.stdout
@@ -328,6 +355,7 @@ class Links(HTMLParser):
             self.loads.update(attrs[k] for k in ("href", "src") if attrs.get(k))
 
 
+@pytest.mark.xdist_group("site")
 def test_site(site):
     pages = {p: Links(p) for p in site.rglob("*.html") if site / "_static" not in p.parents}
     for p in NOTEBOOKS:
