@@ -11,9 +11,11 @@ CORES  ?= 2
 ROOTS  ?= {}
 LOCK   ?=
 STAMP  := $(VENV)/.installed
+SHARED := -n $(CORES) --dist loadgroup --no-loadscope-reorder
+QUICK  := method layers io data datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab docs docs-serve reports paper bench fuzz lock audit export clean
+.PHONY: help demo check test lab docs docs-serve reports paper bench fuzz lock audit export clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,14 +30,17 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 # papermill would read the notebook from stdin where that is a pipe
-demo: $(STAMP)  ## fit, mask and score on the embedded set, a few minutes on a laptop
+demo: $(STAMP)  ## fit, mask and score on a synthetic set, a few minutes on a laptop
 	@mkdir -p runs
 	$(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity.ipynb -p lam 0.01 </dev/null
-	@$(BIN)/python -m ctm.experiments.results
+	@$(BIN)/python -m ctm.reports.tables
 	@echo "the notebook, with its figures: runs/sensitivity.ipynb"
 
-test: $(STAMP)  ## every notebook, the docs, the rules of the house
-	$(BIN)/python -m pytest
+check: $(STAMP)  ## for every save, under two minutes: linter, generated files, imports, the method and the readers
+	$(BIN)/python -m pytest $(SHARED) -m quick $(QUICK:%=tests/%) tests/test_house.py tests/test_notebooks.py
+
+test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, twelve minutes on two cores
+	$(BIN)/python -m pytest $(SHARED)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab $(ARGS)
@@ -79,7 +84,7 @@ bench: $(STAMP)  ## measure speed, growth and data again, an hour on a machine t
 fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, ten minutes; writes figures/fuzz.json
 	$(BIN)/python -m tests.fuzz.run --count 100000
 
-lock:  ## write requirements-ci.txt anew, exact and hashed (needs uv on the path)
+lock:  ## write requirements-ci.txt, exact and hashed (needs uv on the path)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements-ci.txt
 

@@ -11,9 +11,9 @@ import json
 
 import yaml
 
-from ctm.train.config import load_config
 from ctm.core import repo_root, runs_root
 from ctm.reports.paper import TABLE_8
+from ctm.train.config import load_config
 
 
 def typed(value):
@@ -30,7 +30,8 @@ SEEDS = typed(config.get("seeds", [0, 1, 2]))
 DATASETS = config.get("datasets", ["dfc2020", "endotect", "ade20k", "voc2012", "coco2014"])
 ROOTS = config.get("roots") or {}  # data set -> its folder; without one, the synthetic set or data/<name>
 CHANGES = typed(config.get("changes") or {})  # fields of `Config` that differ from the preset, to try the graph out
-RATIOS = {name: [0.0, 0.25, 0.5, 0.75, 1.0] for name in ("voc2012", "dfc2020")}  # of masking: the paper's set; another (not in the paper)
+# masking ratios, on the paper's set and on one that is not in the paper
+RATIOS = {name: [0.0, 0.25, 0.5, 0.75, 1.0] for name in ("voc2012", "dfc2020")}
 OUT = runs_root() / "paper" / PRESET
 
 

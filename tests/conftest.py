@@ -1,4 +1,8 @@
-"What tests share: how hypothesis looks for examples; the docs site, a Chromium of the system, screenshots."
+"""What tests share: threads, order and size of the suite; how hypothesis looks for examples; the docs site, a browser.
+
+`make check` runs what is marked quick. `make test` runs all in two processes, the longest first so that both end
+together; tests of one `xdist_group` stay in one process, for the sake of what they share.
+"""
 
 import os
 import shutil
@@ -6,13 +10,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker of `pytest -n` and what it starts is content with one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tools import ROOT
 
-sys.modules.setdefault("conftest", sys.modules[__name__])  # test_site.py and test_browser.py import it by this name
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums on every machine; two processes keep two cores busy
 os.environ.setdefault("MPLBACKEND", "agg")
+QUICK = ("method", "layers", "io", "data", "datasets")  # packages whose notebooks and tests are quick
+LONGEST = ()
 settings.register_profile(  # the same few examples at every run; CTM_EXAMPLES=1000 for a long one
     "ctm", derandomize=True, deadline=None, max_examples=int(os.environ.get("CTM_EXAMPLES", 30)),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], database=None,
@@ -25,6 +34,18 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.joi
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that share what is slow to make stay together")
+    config.addinivalue_line("markers", "quick: what `make check` runs at every save")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        notebook = item.callspec.params.get("notebook") if hasattr(item, "callspec") else None
+        if (notebook or item.path).parent.name in QUICK:
+            item.add_marker("quick")
+    if hasattr(config, "workerinput"):  # of xdist, which hands tests out in this order
+        place = {name: n for n, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: min((place[name] for name in place if name in item.nodeid), default=len(place)))
 
 
 def keep(page, name):

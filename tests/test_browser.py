@@ -18,24 +18,25 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, keep, needs_chromium
+
+from tests.conftest import keep, needs_chromium
+from tests.tools import ROOT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.xdist_group("browser")]
 CELLS = (
     """import torch, ctm
-from ctm.train.config import build_model, load_config, load_dataset
-from ctm.synthetic import make
-config = load_config("dfc2020", "demo", embed_dim=32, depth=3, num_heads=4, patch_evidence=True)
-data = load_dataset(config, "val", make("dfc2020", "data", n=16))
+from ctm.train.fit import build_model
+config = ctm.load_config("dfc2020", "demo", embed_dim=32, depth=3, num_heads=4, patch_evidence=True)
+data = ctm.load_dataset(config, "val", ctm.make_synthetic("dfc2020", "data", n=16))
 torch.manual_seed(0)
 model = build_model(config, len(data.classes)).eval()
 model.blocks[1].attn.head_gate.log_alpha.data[1:] = -5""",
     "ctm.explore(model, data, threshold='value:0.6')",
 )
-TUTORIALS = sorted(ROOT.glob("nbs/tutorial_*.ipynb"))
+TUTORIALS = sorted(ROOT.glob("nbs/tutorials/*.ipynb"))
 if os.environ.get("CTM_TUTORIALS") != "all":
-    TUTORIALS = [p for p in TUTORIALS if p.stem == "tutorial_quickstart"]
+    TUTORIALS = [p for p in TUTORIALS if p.stem == "quickstart"]
 VSCODE = ("@vscode/jupyter-ipywidgets8@1.0.9", "@jupyterlab/services@7", "requirejs@2", "esbuild@0.25")
 asked = pytest.mark.skipif("CTM_VSCODE" not in os.environ, reason="CTM_VSCODE is not set")
 IMAGE, CLASS_MAP, BINARY, MASK, TRUTH, HEADS = range(6)  # pictures from left to right, then the grid

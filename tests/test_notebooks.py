@@ -8,19 +8,15 @@ from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 
 CFG = get_config()
+NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: (not path.name[0].isdigit(), path))  # the library first
 
 
-def library_first(path):
-    "nbs/00_core before nbs/datasets/x before nbs/sensitivity: what breaks first explains the rest."
-    return not path.name[0].isdigit(), path.parent.name != "datasets", path
-
-
-@pytest.mark.parametrize("path", sorted(nbglob(as_path=True), key=library_first), ids=lambda p: p.stem)
-def test_notebook(path):
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.relative_to(CFG.nbs_path).as_posix())
+def test_notebook(notebook):
     before = dict(os.environ)  # the runner shares this process: a notebook's variables end with it
     try:
-        ok, _ = nbdev.test.test_nb(path.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
+        ok, _ = nbdev.test.test_nb(notebook.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
     finally:
         os.environ.clear()
         os.environ.update(before)
-    assert ok, f"{path.name} failed: its traceback is above"
+    assert ok, f"{notebook.name} failed: its traceback is above"

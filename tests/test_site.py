@@ -10,16 +10,18 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import ROOT, keep, needs_chromium
+
+from tests.conftest import keep, needs_chromium
+from tests.tools import ROOT
 
 pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install 'ctm[browser]'")
 AXE_CORE = pytest.importorskip("axe_playwright_python.base", reason="axe-core is missing: pip install 'ctm[browser]'")
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.xdist_group("site")]
 
-PAGES = ["index", "tutorial_quickstart", "attention", "guide_reproduce", "search"]
+PAGES = ["index", "tutorials/quickstart", "layers/attention", "guides/reproduce", "search"]
 if os.environ.get("CTM_SITE_PAGES") == "all":
     found = [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in sorted(ROOT.glob("nbs/**/*.ipynb"))]
-    PAGES = [*(re.sub(r"(^|/)\d+[a-z]?_", r"\1", name) for name in found), "api", "search", "genindex"]
+    PAGES = [*(re.sub(r"(^|/)\d+_", r"\1", name) for name in found), "api", "search", "genindex"]
 SIZES = {"phone": dict(width=390, height=844), "desktop": dict(width=1280, height=900)}
 COLORS = ("light", "dark")
 FAULTS = """() => {
@@ -134,7 +136,7 @@ def tab(page, times):
 @pytest.mark.parametrize("size", SIZES)
 def test_keyboard(url, browser, size):
     page, _ = watched(browser, url, size)
-    page.goto(f"{url}/tutorial_quickstart.html")
+    page.goto(f"{url}/tutorials/quickstart.html")
     assert "Skip to main content" in next(tab(page, 1))[1]
     page.keyboard.press("Enter")
     after = list(tab(page, 30))

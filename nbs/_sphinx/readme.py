@@ -17,7 +17,7 @@ def relink(
     folder: str,  # where the markdown stands, from the root of the repository
     place: Callable[[str], str],  # a path from that root -> the link to write
 ) -> str:
-    "`text` with its relative links placed anew."
+    "`text` with its relative links, each as `place` writes it."
 
     def new(m: re.Match) -> str:
         return m[1] + place(posixpath.normpath(posixpath.join(folder, m[2]))) + m[3]
