@@ -27,7 +27,7 @@ def polyps(tmp_path_factory):
 
 
 def start(data, runs):
-    env = os.environ | {"CTM_RUNS": str(runs)}
+    env = os.environ | {"CTM_RUNS": str(runs), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-c", RUN, str(data)], env=env, stderr=subprocess.DEVNULL)
 
 

@@ -34,14 +34,18 @@ TOKENS = [
 
 
 def mutate(
-    data: bytes,  # a whole file
+    data: bytes,  # whole file
     others: list[bytes],  # other whole files of the same reader
     rng: np.random.Generator,  # source of randomness
 ) -> tuple[str, bytes]:  # what was done, and the mutant
-    "One of eight things that happen to files, or are done to them."
+    "A file after one of eight things that happen to files, or are done to them."
     how = str(rng.choice(["flip", "bits", "cut", "double", "splice", "extreme", "token", "drop"]))
-    out, n = bytearray(data), len(data)
-    place = lambda: int(rng.integers(n))  # noqa: E731
+    out = bytearray(data)
+    n = len(data)
+
+    def place():
+        return int(rng.integers(n))
+
     if how == "flip":
         for _ in range(int(rng.integers(1, 9))):
             out[place()] = int(rng.integers(256))
@@ -70,9 +74,9 @@ def mutate(
 
 
 def repair_png(
-    data: bytearray,  # of a PNG perhaps
-) -> bytearray:  # the same with right checksums, so that damage reaches what lies behind them
-    "A PNG's chunks with their checksums set right."
+    data: bytearray,  # file, perhaps a PNG
+) -> bytearray:  # the same file with right checksums, so that damage reaches what lies behind them
+    "A PNG whose chunks have right checksums."
     at = 8
     while data[:4] == b"\x89PNG" and at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -85,19 +89,20 @@ def repair_png(
 
 def synthetic_files(
     root: Path,  # folder of a synthetic set
-    pattern: str,  # of its files
-    most: int = 3,
+    pattern: str,  # glob of its files
+    most: int = 3,  # number of files
 ) -> list[bytes]:
-    "First files of a synthetic set."
+    "The first files of a synthetic set."
     return [file.read_bytes() for file in sorted(root.glob(pattern))[:most]]
 
 
 def pictures(
-    kind: str,  # of Pillow
-    **options,  # of `save`
+    kind: str,  # format of Pillow
+    **options,  # options of its `save`
 ) -> list[bytes]:  # grey, colours, palette, transparent; as far as the format knows them
     "Small pictures of one format."
-    rng, found = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    found = []
     pixels = Image.fromarray(rng.integers(0, 255, (24, 20, 4), np.uint8), "RGBA")
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -112,20 +117,21 @@ def pictures(
 
 
 def rasters(
-    folder: Path,  # to write to
+    folder: Path,  # folder for one file at a time
     *kinds: tuple[str, int],  # type, and number of bands
-    **options,  # of rasterio
+    **options,  # options of rasterio
 ) -> list[bytes]:
-    "Small GeoTIFFs or PNGs, plain, packed, tiled, and with a nodata value."
-    found, rng = [], np.random.default_rng(0)
+    "Small GeoTIFFs or PNGs: as they are, packed, tiled, and with a nodata value."
+    rng = np.random.default_rng(0)
+    found = []
     for kind, count in kinds:
-        plain = dict(driver="GTiff", height=40, width=36, count=count, dtype=kind, crs="EPSG:32632")
+        profile = dict(driver="GTiff", height=40, width=36, count=count, dtype=kind, crs="EPSG:32632")
         for more in (dict(), dict(compress="deflate", predictor=2 if kind[0] != "f" else 3, nodata=1),
                      dict(tiled=True, blockxsize=16, blockysize=16, compress="lzw")):  # fmt: skip
             file = folder / f"seed{'.png' if options.get('driver') == 'PNG' else '.tif'}"
             file.unlink(missing_ok=True)
             more = {} if options.get("driver") == "PNG" else more
-            with rasterio.open(file, "w", **plain | more | options) as out:
+            with rasterio.open(file, "w", **profile | more | options) as out:
                 out.write(rng.integers(0, 5, (count, 40, 36)).astype(kind))
             found.append(file.read_bytes())
     return found
@@ -133,7 +139,8 @@ def rasters(
 
 def archives() -> list[bytes]:
     "A zip and two tars with a folder and files."
-    found, files = [], {"a/b.txt": b"text" * 50, "a/c.bin": bytes(range(256)), "d.txt": b""}
+    files = {"a/b.txt": b"text" * 50, "a/c.bin": bytes(range(256)), "d.txt": b""}
+    found = []
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
@@ -164,7 +171,8 @@ def numpy_files(
     kind: str,  # "npy", "npz" or "labels"
 ) -> list[bytes]:
     "Arrays, packed arrays, or VOC's pickled table of labels."
-    out, masks = io.BytesIO(), np.arange(600, dtype=np.uint8).reshape(2, 20, 15)
+    out = io.BytesIO()
+    masks = np.arange(600, dtype=np.uint8).reshape(2, 20, 15)
     if kind == "npz":
         np.savez_compressed(out, masks=masks)
     elif kind == "npy":

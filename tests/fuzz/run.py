@@ -30,10 +30,10 @@ LEAK = 64  # MB of growth from the middle of a run to its end, and open files: n
 
 
 def mutant(
-    target: Target,  # whole files
-    name: str,  # of the reader
-    number: int,  # of the mutant
-    seed: int,  # of the whole run
+    target: Target,  # reader with whole files
+    name: str,  # its name
+    number: int,  # number of the mutant
+    seed: int,  # seed of the whole run
 ) -> tuple[str, bytes]:  # how it was made, and its bytes
     "A mutant, the same at every call."
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), number])
@@ -42,9 +42,9 @@ def mutant(
 
 def ending(
     target: Target,  # the reader
-    path: Path,  # of the mutant
+    path: Path,  # file of the mutant
 ) -> tuple[str, str]:  # one of `ENDS`, and what to know of it
-    "Read a mutant."
+    "The end of reading a mutant."
     try:
         target.read(path)
         return "read", ""
@@ -60,17 +60,18 @@ def ending(
 
 
 def work(
-    name: str,  # of the reader
-    first: int,  # number of a mutant
-    last: int,  # not included
-    seed: int,
-    record: Path,  # a byte per mutant: where it ended
-) -> dict:  # memory and open files
-    "What a child does; its parent learns from the record how far it came."
+    name: str,  # name of the reader
+    first: int,  # number of the first mutant
+    last: int,  # number after the last one
+    seed: int,  # seed of the whole run
+    record: Path,  # file of one byte per mutant: where it ended
+) -> dict:  # memory in MB, and number of open files
+    "Work of a child: its parent learns from the record how far it came."
     warnings.simplefilter("ignore")
     limit = _memory("VmSize") * 2**20 + MEMORY
     with tempfile.TemporaryDirectory() as home, record.open("r+b", buffering=0) as out:
-        target, middle = targets(Path(home))[name], None
+        target = targets(Path(home))[name]
+        middle = None
         path = Path(home, target.place)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(target.files[0])
@@ -92,26 +93,34 @@ def work(
 
 
 def _memory(field: str) -> float:  # MB
-    "A line of the process's own account."
+    "One line of what the system says about this process."
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0]) / 1024
 
 
+def _child(name: str, first: int, last: int, seed: int, record: Path) -> subprocess.CompletedProcess:
+    "A finished child that did `work`."
+    command = [sys.executable, "-m", "tests.fuzz.run", "--work", name, str(first), str(last), str(seed), str(record)]
+    place = str(record.parent)
+    settings = dict(OMP_NUM_THREADS="1", CTM_RUNS=place, CTM_CACHE="off", TMPDIR=place)
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, cwd=ROOT)
+
+
 def fuzz_reader(
-    name: str,
-    count: int,  # mutants
-    seed: int,
+    name: str,  # name of the reader
+    count: int,  # number of mutants
+    seed: int,  # seed of the whole run
 ) -> tuple[dict, list[dict]]:  # how many ended where; the failures
-    "All mutants of one reader, in as many child processes as it takes."
-    start, failures, grown, first = time.monotonic(), [], {}, 0
+    "Ends of all mutants of one reader, in as many child processes as it takes."
+    start = time.monotonic()
+    failures = []
+    grown = {}
+    first = 0
     with tempfile.TemporaryDirectory() as place:
         record = Path(place, "record")
         record.write_bytes(bytes(count))
         while first < count:
-            command = [sys.executable, "-m", "tests.fuzz.run", "--work", name]
-            command += [str(first), str(count), str(seed), str(record)]
-            settings = dict(OMP_NUM_THREADS="1", CTM_RUNS=place, CTM_CACHE="off", TMPDIR=place)
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, cwd=ROOT)
+            done = _child(name, first, count, seed, record)
             lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
             failures += [line for line in lines if "end" in line]
             if done.returncode == 0:
@@ -134,19 +143,21 @@ def fuzz_reader(
 
 
 def fuzz(
-    count: int,  # mutants, shared evenly by the readers
-    seed: int = 0,
-    readers: list[str] | None = None,  # None: all
+    count: int,  # number of mutants, shared evenly by the readers
+    seed: int = 0,  # seed of the whole run
+    readers: list[str] | None = None,  # names of readers; None: all
 ) -> dict:  # rows, failures, and how to have them again
-    "Mutants for every reader."
+    "Ends of the mutants of every reader."
     with tempfile.TemporaryDirectory() as home:
         names = readers or list(targets(Path(home)))
-    rows, failures = [], []
+    rows = []
+    failures = []
     for name in names:
         row, failed = fuzz_reader(name, -(-count // len(names)), seed)
         leaks = row.get("memory_mb", 0) > LEAK or row.get("open_files", 0) > 0
         failed += [dict(reader=name, number=-1, end="leak", why=str(row))] if leaks else []
-        rows, failures = [*rows, row], failures + failed
+        rows.append(row)
+        failures += failed
         said = f"{name}: {row['mutants']} mutants, {row['read']} read, {len(failed)} failures"
         print(printable(said, 200), flush=True)
     command = f"python -m tests.fuzz.run --count {count} --seed {seed}"
@@ -155,9 +166,9 @@ def fuzz(
 
 
 def renewed(
-    kept: dict,  # of `fuzz`, all readers
-    found: dict,  # of `fuzz`, some of them, with the same seed
-) -> dict:  # as `kept`, and the names of the readers that were done again
+    kept: dict,  # record of `fuzz` on all readers
+    found: dict,  # record of `fuzz` on some of them, with the same seed
+) -> dict:  # the record `kept` with new rows, and the names of the readers that were run again
     "A record in which some readers were run again, after they were repaired."
     new = {row["reader"]: row for row in found["readers"]}
     if kept["seed"] != found["seed"] or not new.keys() <= {row["reader"] for row in kept["readers"]}:
@@ -170,7 +181,7 @@ def renewed(
 
 
 def main(arguments: list[str] | None = None) -> int:  # exit status: 1 where anything failed
-    "The command."
+    "The command: 0 where every mutant ended well."
     parser = argparse.ArgumentParser(description="Mutated files for every reader.")
     parser.add_argument("--count", type=int, default=100_000, help="mutants in all (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

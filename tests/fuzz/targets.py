@@ -1,4 +1,4 @@
-"Every reader of files, with whole files of its own, and what must hold when it accepts one."
+"Readers of files, each with whole files of its own, and with what must hold when it accepts one."
 
 import importlib
 import json
@@ -39,8 +39,8 @@ class Target:
     "A reader, whole files for it, and where a mutant has to lie."
 
     place: str  # path within the fuzzer's folder
-    files: list[bytes]  # whole
-    read: Callable[[Path], object]  # raises `AssertionError` where an accepted file makes no sense
+    files: list[bytes]  # whole files
+    read: Callable[[Path], object]  # reader; it raises `AssertionError` where an accepted file makes no sense
 
 
 def check_image(path: Path) -> None:
@@ -73,7 +73,7 @@ def check_labels(path: Path) -> None:
 
 
 def check_paths(make_reader: Callable[[Path], object], root: Path, path: Path) -> None:
-    "What a list names lies under the root."
+    "The files that a list names lie under the root."
     data = make_reader(path)
     for index in range(len(data)):
         assert all(file.resolve().is_relative_to(root.resolve()) for file in data.files(index))
@@ -90,7 +90,7 @@ def check_coco(path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    "What is unpacked lies in its folder, and is gone afterwards."
+    "Unpacked files lie in their folder, and are gone afterwards."
     out = path.parent / "out"
     try:
         importlib.import_module("unpack").unpack(path, out)  # data_prep/
@@ -122,18 +122,19 @@ def check_sbd(path: Path) -> None:
 
 
 def weights(place: Path) -> dict[str, list[bytes]]:  # kind -> files
-    "Models as `ctm`, timm and the reference implementation would write them."
+    "Weights as `ctm`, timm and the reference implementation would write them."
     torch.manual_seed(0)
     model = ClassTokenViT(3, img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2)
     net = SegmentationNet(3, architecture="FPN", encoder="mobilenet_v2", depth=3)
-    ours, second = (save_model(m, place / "seed.safetensors").read_bytes() for m in (model, net))
+    first = save_model(model, place / "seed.safetensors").read_bytes()
+    second = save_model(net, place / "seed.safetensors").read_bytes()
     state = {f"mct.{k}": v for k, v in model.state_dict().items() if not k.startswith(("head", "norm", "reg_token"))}
     state = {k.replace("head_gate.log_alpha", "gate.log_a"): v for k, v in state.items()}
     state |= {"mct.register_token": model.reg_token, "mct.classifier_head_test.weight": torch.zeros(3, 16)}
     state |= {f"classifier_head_test.{k}": v for k, v in model.head.state_dict().items()}
     torch.save(dict(state_dict={f"model.{k}": v.detach() for k, v in state.items()}), place / "seed.ckpt")
     donor = save(VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=2, num_heads=2).state_dict())
-    return dict(model=[ours], network=[second], donor=[donor], reference=[(place / "seed.ckpt").read_bytes()])
+    return dict(model=[first], network=[second], donor=[donor], reference=[(place / "seed.ckpt").read_bytes()])
 
 
 def picture_targets(place: Path) -> dict[str, Target]:
@@ -217,5 +218,5 @@ def file_targets(place: Path) -> dict[str, Target]:
 def targets(
     place: Path,  # folder for seeds and mutants
 ) -> dict[str, Target]:
-    "All readers."
+    "Every reader by its name."
     return picture_targets(place) | list_targets(place) | file_targets(place)
