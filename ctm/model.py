@@ -6,8 +6,9 @@
 __all__ = ['mask_class_tokens', 'layer_indices', 'stretch_positions', 'ClassTokenViT']
 
 # %% ../nbs/method/03_model.ipynb #6c67e080
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from timm.layers import LayerNorm, resample_abs_pos_embed
@@ -16,19 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from .core import check_choice, check_range
 from .layers.attention import GatedAttention, GatedBlock
 from .layers.heads import PatchEvidence, best_patches
 from .layers.heads import classifier as build_classifier
-from .layers.inputs import check_image, check_label
+from .layers.inputs import check_image, check_label, check_options
 from .layers.linear import fast_products
 from .layers.pretrained import load_backbone
 from .runtime.rng import draw_rows
 
 # %% ../nbs/method/03_model.ipynb #66da300d
 def mask_class_tokens(
-    class_tokens: Tensor,  # (B, C, D) output class tokens
-    label: Tensor,  # (B, C) image-level labels, 1 = present, 0 = absent
+    class_tokens: Tensor,  # output class tokens (B, C, D)
+    label: Tensor,  # image-level labels (B, C), 1 = present, 0 = absent
     mask_ratio: float,  # probability in [0, 1] that an absent class token is masked
 ) -> Tensor:  # (B, C, D)
     "Class tokens with those of absent classes zeroed at random (Section 3). Draws from torch's generator."
@@ -47,8 +47,12 @@ def _normal(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 # %% ../nbs/method/03_model.ipynb #d8378eca
-def layer_indices(layers: str | Sequence[int] | None, first: int, depth: int) -> set[int]:
-    "Block indices in [first, depth) meant by `layers`."
+def layer_indices(
+    layers: str | Sequence[int] | None,  # "all" or None, "last", or block indices, negative ones from the end
+    first: int,  # block before which the class tokens join
+    depth: int,  # number of blocks
+) -> set[int]:  # block indices in [first, depth)
+    "Blocks that are meant by their names."
     if layers is None or layers == "all":
         return set(range(first, depth))
     chosen = [-1] if layers == "last" else layers
@@ -58,27 +62,11 @@ def layer_indices(layers: str | Sequence[int] | None, first: int, depth: int) ->
         raise ValueError(f"layers={layers!r}: class tokens join at block {first}, earlier ones have no map")
     return {i % depth for i in chosen}
 
-# %% ../nbs/method/03_model.ipynb #5f24b396
-def _check_options(o: dict, size: tuple, patch: tuple, embed_dim: int, depth: int, num_heads: int) -> None:
-    "Refuse options that no model could have."
-    check_range("num_classes", o["num_classes"], 1)
-    check_range("mask_ratio", o["mask_ratio"], 0, 1)
-    check_range("class_layer", o["class_layer"], 0, depth - 1)
-    choices = dict(
-        classifier=("concat", "per_class"), class_reads=("all", "patches"), position_rule=("timm", "reference")
-    )
-    for name, known in choices.items():
-        check_choice(name, o[name], known)
-    if embed_dim % num_heads:
-        raise ValueError(f"embed_dim={embed_dim} is not a multiple of num_heads={num_heads}")
-    if size[0] % patch[0] or size[1] % patch[1]:
-        raise ValueError(f"img_size={size} (height, width) is not a multiple of patch_size={patch}")
-
 # %% ../nbs/method/03_model.ipynb #47e34bc0
 def stretch_positions(
-    positions: Tensor,  # (1, gh*gw, D) patch positions
-    old: tuple[int, int],  # (gh, gw) that they were made for
-    new: tuple[int, int],  # (gh, gw) wanted
+    positions: Tensor,  # patch positions (1, gh*gw, D)
+    old: tuple[int, int],  # grid (gh, gw) that they were made for
+    new: tuple[int, int],  # grid (gh, gw) wanted
     rule: str = "timm",  # "timm" or "reference"
 ) -> Tensor:  # (1, new gh * new gw, D)
     "Patch positions for another grid."
@@ -92,83 +80,98 @@ def stretch_positions(
 
 # %% ../nbs/method/03_model.ipynb #d24e5172
 class _TokenSequence(VisionTransformer):
-    "The tokens of an image: one per class, the patches, and [REG], each with a learned position (Section 3)."
+    "Tokens of an image: one per class, the patches, and [REG], each with a learned position (Section 3)."
 
-    def add_tokens(
-        self,
-        num_classes: int,  # C
-        reg_tokens: int,  # R
-    ) -> None:
-        "Give the model its tokens and their positions."
-        self.num_classes = self.num_prefix_tokens = num_classes  # patches begin here; [REG] comes last
+    def _add_tokens(self, num_classes: int, reg_tokens: int) -> None:
+        "Class tokens, [REG] tokens and all positions, at their initial values."
+        self.num_classes = num_classes
+        self.num_prefix_tokens = num_classes  # patches begin here; [REG] comes last
         self.cls_token = _normal(1, num_classes, self.embed_dim)
         self.pos_embed = _normal(1, num_classes + self.patch_embed.num_patches + reg_tokens, self.embed_dim)
         self.reg_token = _normal(1, reg_tokens, self.embed_dim) if reg_tokens else None
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         "(B, gh, gw, D) patch embeddings -> (B, gh*gw + R, D) tokens, with C class tokens first if they join at once."
-        tokens = [x.flatten(1, 2)] + ([] if self.reg_token is None else [self.reg_token.expand(len(x), -1, -1)])
-        c, n = self.num_classes, self.patch_embed.num_patches
-        patch, tail = self.pos_embed[:, c : c + n], self.pos_embed[:, c + n :]
-        patch = stretch_positions(patch, self.patch_embed.grid_size, tuple(x.shape[1:3]), self.position_rule)
-        x = self.pos_drop(torch.cat(tokens, 1) + torch.cat([patch, tail], 1))
-        return x if self.class_layer else self.join(x)
+        first = self.num_classes
+        end = first + self.patch_embed.num_patches
+        patches = self.pos_embed[:, first:end]
+        patches = stretch_positions(patches, self.patch_embed.grid_size, tuple(x.shape[1:3]), self.position_rule)
+        positions = torch.cat([patches, self.pos_embed[:, end:]], 1)
+        tokens = x.flatten(1, 2)
+        if self.reg_token is not None:
+            tokens = torch.cat([tokens, self.reg_token.expand(len(x), -1, -1)], 1)
+        tokens = self.pos_drop(tokens + positions)
+        return tokens if self.class_layer else self._join(tokens)
 
-    def join(self, x: Tensor) -> Tensor:
+    def _join(self, x: Tensor) -> Tensor:
         "(B, gh*gw + R, D) -> (B, C + gh*gw + R, D) tokens: class tokens with their positions come first."
-        return torch.cat([(self.cls_token + self.pos_embed[:, : self.num_classes]).expand(len(x), -1, -1), x], 1)
+        class_tokens = self.cls_token + self.pos_embed[:, : self.num_classes]
+        return torch.cat([class_tokens.expand(len(x), -1, -1), x], 1)
+
+# %% ../nbs/method/03_model.ipynb #92339bd8
+class _Pass(NamedTuple):
+    "What a pass through the blocks leaves."
+
+    class_tokens: Tensor  # outputs (B, C, D)
+    scores: Tensor | None  # patch evidence (B, C, gh*gw)
+    rows: Tensor | float  # class tokens' rows (B, C, tokens that are read), summed over heads and chosen blocks
+    weight: Tensor | float  # sum of the weights of those heads
+    grid: tuple[int, int]  # (gh, gw)
 
 # %% ../nbs/method/03_model.ipynb #d2fd5db5
 class _ClassRows(_TokenSequence):
     "Pass through the blocks that reads the class tokens' attention to the patches (Section 3)."
 
-    def _run(
-        self, image: Tensor, label: Tensor | None, chosen: set[int], gated: bool = True, use_evidence: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        "Logits of each source (S, B, C), and the mean map of the chosen blocks (B, C, gh, gw)."
+    def _pass(self, image: Tensor, chosen: Collection[int] = (), gated: bool = True) -> _Pass:
+        "Tokens through all blocks, and the class tokens' rows of the chosen ones."
         check_image(image, self.in_chans, self.patch_embed.patch_size)
         c = self.num_classes
         x = self.patch_embed(image)
         grid = tuple(x.shape[1:3])
-        patches = grid[0] * grid[1]
         scores = None
-        total = weight = 0.0
+        rows = weight = 0.0
         x = self.norm_pre(self._pos_embed(x))
         for i, block in enumerate(self.blocks):
-            if 0 < i == self.class_layer:
-                x = self.join(x)
             last = i == len(self.blocks) - 1
+            if i > 0 and i == self.class_layer:
+                x = self._join(x)
             if last and self.evidence is not None:
-                scores = self.evidence(x[:, c : c + patches])
+                scores = self.evidence(x[:, c : c + grid[0] * grid[1]])
             if i in chosen:
-                x, rows, share = block.forward_with_rows(x, c, gated, last)
-                total = total + rows
+                x, more, share = block.forward_with_rows(x, c, gated, last)
+                rows = rows + more
                 weight = weight + share
-            elif last:
-                x = block.forward_first(x, c)
-            elif self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, use_reentrant=False)
             else:
-                x = block(x)
-        logits = self._logits(x, label, scores)
-        if not chosen:
-            return logits, image.new_zeros(0)
-        first = c - self.unread
-        maps = total[:, :, first : first + patches] / torch.clamp(weight, min=1e-12)  # no open head: zeros
-        if use_evidence:
-            maps = maps * scores.sigmoid()
-        return logits, maps.unflatten(2, grid)
+                x = self._through(block, x, last)
+        return _Pass(x, scores, rows, weight, grid)
 
-    def _logits(self, x: Tensor, label: Tensor | None, scores: Tensor | None) -> Tensor:
+    def _through(self, block: GatedBlock, x: Tensor, last: bool) -> Tensor:
+        "Tokens after a block; after the last one the class tokens alone."
+        if last:
+            return block.forward_first(x, self.num_classes)
+        if self.grad_checkpointing and self.training:
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def _logits(self, seen: _Pass, label: Tensor | None) -> Tensor:
         "Logits of the output class tokens, and of the patches where they have scores: (S, B, C)."
-        class_tokens = self.norm(x)
+        class_tokens = self.norm(seen.class_tokens)
         if self.training and label is not None:
-            check_label(label, len(x), self.num_classes)
+            check_label(label, len(class_tokens), self.num_classes)
             class_tokens = mask_class_tokens(class_tokens, label, self.mask_ratio)
         sources = [self.head(class_tokens.flatten(1))]
-        if scores is not None:
-            sources.append(best_patches(scores))
+        if seen.scores is not None:
+            sources.append(best_patches(seen.scores))
         return torch.stack(sources)
+
+    def _maps(self, seen: _Pass, use_evidence: bool) -> Tensor:
+        "Mean of the rows over heads and blocks, patches alone: (B, C, gh, gw)."
+        first = self.num_classes - self.unread  # rows have no column for tokens that nobody reads
+        rows = seen.rows[:, :, first : first + seen.grid[0] * seen.grid[1]]
+        maps = rows / torch.clamp(seen.weight, min=1e-12)  # no open head: zeros
+        if use_evidence:
+            maps = maps * seen.scores.sigmoid()
+        return maps.unflatten(2, seen.grid)
 
 # %% ../nbs/method/03_model.ipynb #a5f92eb0
 class ClassTokenViT(_ClassRows):
@@ -176,40 +179,42 @@ class ClassTokenViT(_ClassRows):
 
     def __init__(
         self,
-        num_classes: int,  # C, number of class tokens and of logits
+        num_classes: int,  # number C of class tokens and of logits
         img_size: int | tuple[int, int] = 224,  # side, or (height, width), in pixels: any multiple of the patch
         patch_size: int | tuple[int, int] = 16,  # side, or (height, width), in pixels
-        in_chans: int = 3,  # K, image channels
-        embed_dim: int = 768,  # D, token width
-        depth: int = 12,  # blocks
-        num_heads: int = 16,  # heads per block, each with a gate
+        in_chans: int = 3,  # number K of image channels
+        embed_dim: int = 768,  # token width D
+        depth: int = 12,  # number of blocks
+        num_heads: int = 16,  # number of heads per block, each with a gate
         mask_ratio: float = 0.5,  # probability in [0, 1] that an absent class token is masked in training
-        reg_tokens: int = 1,  # [REG] tokens; 0 for the paper's ablation
-        classifier: str = "concat",  # reads all class tokens together (the paper's), or "per_class": each its own
+        reg_tokens: int = 1,  # number of [REG] tokens; 0 for the paper's ablation
+        classifier: str = "concat",  # "concat", reading all class tokens together (the paper), or "per_class"
         class_layer: int = 0,  # block before which the class tokens join the patches
-        class_reads: str = "all",  # tokens, or "patches": nobody attends to class tokens
-        patch_evidence: bool = False,  # classify patches, too; logits are the mean of both (not in the paper)
-        position_rule: str = "timm",  # how positions are stretched to other sizes: "timm" or "reference"
+        class_reads: str = "all",  # tokens that can be read: "all", or "patches" and no class tokens
+        patch_evidence: bool = False,  # whether patches are classified, too (not in the paper)
+        position_rule: str = "timm",  # rule for positions at other sizes: "timm" or "reference"
         norm_eps: float = 1e-6,  # epsilon of the LayerNorms
         pretrained: str | None = None,  # name of a timm model, or a local .safetensors file
-        **kwargs,  # as timm's `VisionTransformer`: mlp_ratio, qkv_bias, final_norm, drop_path_rate, ...
+        **kwargs,  # further options of timm's `VisionTransformer`: mlp_ratio, qkv_bias, final_norm, ...
     ):
         options = dict(num_classes=num_classes, mask_ratio=mask_ratio, position_rule=position_rule, norm_eps=norm_eps)
         options |= dict(classifier=classifier, class_layer=class_layer, class_reads=class_reads)
         options |= dict(patch_evidence=patch_evidence)
-        size, patch = _pair(img_size), _pair(patch_size)
-        _check_options(options, size, patch, embed_dim, depth, num_heads)
-        shape = dict(img_size=size, patch_size=patch, in_chans=in_chans, embed_dim=embed_dim, depth=depth)
-        shape |= dict(num_heads=num_heads, reg_tokens=reg_tokens) | kwargs
+        shape = dict(img_size=_pair(img_size), patch_size=_pair(patch_size), in_chans=in_chans, embed_dim=embed_dim)
+        shape |= dict(depth=depth, num_heads=num_heads, reg_tokens=reg_tokens) | kwargs
+        check_options(options | shape)
         layers = dict(block_fn=GatedBlock, attn_layer=GatedAttention, norm_layer=partial(LayerNorm, eps=norm_eps))
         super().__init__(num_classes=0, global_pool="", dynamic_img_size=True, **layers, **shape)
         self.options = options | shape  # what `ctm.checkpoint` writes beside the weights
-        self.in_chans, self.mask_ratio = in_chans, mask_ratio
-        self.position_rule, self.class_layer = position_rule, class_layer
+        self.in_chans = in_chans
+        self.mask_ratio = mask_ratio
+        self.position_rule = position_rule
+        self.class_layer = class_layer
         self.unread = num_classes if class_reads == "patches" else 0
-        for block in fast_products(self.blocks)[class_layer:]:
+        fast_products(self.blocks)
+        for block in self.blocks[class_layer:]:
             block.attn.unread = self.unread
-        self.add_tokens(num_classes, reg_tokens)
+        self._add_tokens(num_classes, reg_tokens)
         self.head = build_classifier(classifier, num_classes, embed_dim)
         self.evidence = PatchEvidence(num_classes, embed_dim) if patch_evidence else None
         if pretrained:
@@ -217,41 +222,42 @@ class ClassTokenViT(_ClassRows):
 
     def forward(
         self,
-        image: Tensor,  # (B, K, H, W) float, H and W multiples of the patch
-        label: Tensor | None = None,  # (B, C) multi-hot; in training mode the tokens of absent classes are masked
+        image: Tensor,  # image batch (B, K, H, W), float, H and W multiples of the patch
+        label: Tensor | None = None,  # labels (B, C) multi-hot; in training mode absent classes' tokens are masked
     ) -> Tensor:  # (B, C) logits
         "Multi-label logits; with patch evidence the mean of those of class tokens and patches."
-        return self._run(image, label, set())[0].mean(0)
+        return self.training_logits(image, label).mean(0)
 
     def attention_maps(
         self,
-        image: Tensor,  # (B, K, H, W) float
-        layers: str | Sequence[int] | None = None,  # None or "all", "last", or block indices (negative: from the end)
-        gated: bool = True,  # weight heads by their gates, else alike
-        label: Tensor | None = None,  # as `forward`; it changes the logits alone
-        use_evidence: bool = False,  # times each patch's probability of the class (not in the paper)
+        image: Tensor,  # image batch (B, K, H, W), float
+        layers: str | Sequence[int] | None = None,  # "all" or None, "last", or block indices (negative: from the end)
+        gated: bool = True,  # whether heads are weighted by their gates, else alike
+        label: Tensor | None = None,  # labels as `forward`; they change the logits alone
+        use_evidence: bool = False,  # whether maps are multiplied by the patches' probabilities (not in the paper)
     ) -> tuple[Tensor, Tensor]:  # logits as `forward`; maps (B, C, gh, gw), each in [0, 1] with a sum of at most 1
         "Logits, and each class token's attention to the patches, averaged over heads and layers (Section 3)."
         if use_evidence and self.evidence is None:
             raise ValueError("maps with evidence need patch evidence: build and train with patch_evidence=True")
-        chosen = layer_indices(layers, self.class_layer, len(self.blocks))
-        logits, maps = self._run(image, label, chosen, gated, use_evidence)
-        return logits.mean(0), maps
+        seen = self._pass(image, layer_indices(layers, self.class_layer, len(self.blocks)), gated)
+        logits = self._logits(seen, label)
+        return logits.mean(0), self._maps(seen, use_evidence)
 
     def training_logits(
         self,
-        image: Tensor,  # image batch (B, K, H, W) float
-        label: Tensor,  # image-level labels (B, C) multi-hot; in training mode absent classes' tokens are masked
+        image: Tensor,  # image batch (B, K, H, W), float
+        label: Tensor | None,  # labels as `forward`
     ) -> Tensor:  # (S, B, C) logits of S sources: the class tokens, and the patches where they are classified
         "Logits of each source apart, for `ClassTokenLoss`."
-        return self._run(image, label, set())[0]
+        return self._logits(self._pass(image), label)
 
     def training_maps(
         self,
-        image: Tensor,  # image batch (B, K, H, W) float
-        label: Tensor,  # image-level labels, as `training_logits`
-        use_evidence: bool = False,  # maps times each patch's probability of the class
+        image: Tensor,  # image batch (B, K, H, W), float
+        label: Tensor,  # labels as `forward`
+        use_evidence: bool = False,  # whether maps are multiplied by the patches' probabilities
     ) -> tuple[Tensor, Tensor]:  # logits (S, B, C) as `training_logits`; gated maps of all layers (B, C, gh, gw)
         "Logits of each source, and maps, for losses on both."
-        chosen = layer_indices("all", self.class_layer, len(self.blocks))
-        return self._run(image, label, chosen, use_evidence=use_evidence)
+        seen = self._pass(image, layer_indices("all", self.class_layer, len(self.blocks)))
+        logits = self._logits(seen, label)
+        return logits, self._maps(seen, use_evidence)
