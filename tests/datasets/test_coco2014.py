@@ -10,6 +10,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from ctm.core import BadFileError
+from ctm.data.outlines import rasterise, unpack_runs
 from ctm.datasets import coco2014
 from ctm.synthetic.sets import make_synthetic
 from tests.datasets.samples import SAMPLES, check_samples, lines, real
@@ -27,7 +28,7 @@ def test_coco(split, count, capsys):
         items = truth.loadAnns(truth.getAnnIds(imgIds=image))
         shapes = [truth.annToMask(item).astype(bool) for item in items]
         for item, shape in zip(items, shapes, strict=True):
-            assert (coco2014.rasterise(item, dataset.size(index), "") == shape).all()
+            assert (rasterise(item, dataset.size(index), "") == shape).all()
         mask = dataset.read(index)[1]
         assert ((mask > 0) == np.any(shapes, 0)).all()
         order = sorted(range(len(items)), key=lambda i: (items[i]["iscrowd"], shapes[i].sum()))  # smallest first
@@ -70,7 +71,7 @@ def test_coco_masks_are_pycocotools(tmp_path):
         union = np.zeros(data.size(index), bool)
         for item in items:
             shape = truth.annToMask(item).astype(bool)
-            assert np.array_equal(coco2014.rasterise(item, data.size(index), ""), shape)
+            assert np.array_equal(rasterise(item, data.size(index), ""), shape)
             union |= shape
             crowds += item["iscrowd"]
         assert np.array_equal(data.read(index)[1] > 0, union)
@@ -84,14 +85,14 @@ def test_run_lengths_are_pycocotools(seed):
     size = tuple(rng.integers(1, 90, 2).tolist())
     pattern = rng.random(size) < rng.random()
     packed = rle.encode(np.asfortranarray(pattern.astype(np.uint8)))
-    counts = coco2014.unpack_runs(packed["counts"])
+    counts = unpack_runs(packed["counts"])
     assert sum(counts) == size[0] * size[1]
     for outline in (packed, dict(size=list(size), counts=counts), packed | dict(counts=packed["counts"].decode())):
-        assert np.array_equal(coco2014.rasterise(dict(segmentation=outline), size, ""), pattern)
+        assert np.array_equal(rasterise(dict(segmentation=outline), size, ""), pattern)
     side = max(size)
     polygons = [(rng.random(2 * n) * 1.5 * side - side / 4).tolist() for n in (3, 4, 9)]
     theirs = rle.decode(rle.merge(rle.frPyObjects(polygons, *size))).astype(bool)
-    assert np.array_equal(coco2014.rasterise(dict(segmentation=polygons), size, ""), theirs)
+    assert np.array_equal(rasterise(dict(segmentation=polygons), size, ""), theirs)
 
 
 @given(field=st.sampled_from(["images", "annotations", "categories"]), value=JSON)
