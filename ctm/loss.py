@@ -16,7 +16,7 @@ from .pruning import l0_penalty
 
 # %% ../nbs/method/04_loss.ipynb #15bbbf61
 class ClassTokenLoss(nn.Module):
-    "Equation 1: mean binary cross-entropy plus lambda times the expected number of open heads."
+    "Mean binary cross-entropy plus lambda times the expected number of open heads (Equation 1)."
 
     def __init__(
         self,
@@ -28,12 +28,12 @@ class ClassTokenLoss(nn.Module):
 
     def forward(
         self,
-        logits: Tensor,  # (B, C) unitless, or (S, B, C) of several sources, charged alike
-        label: Tensor,  # (B, C) in {0, 1}
-        model: nn.Module,  # its gates are charged
+        logits: Tensor,  # logits (B, C), or (S, B, C) of several sources, charged alike
+        label: Tensor,  # image-level labels (B, C) in {0, 1}
+        model: nn.Module,  # model whose gates are charged
         ramp: float = 1.0,  # share of lambda charged now, in [0, 1]
     ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms `bce` () and `l0` ()
-        "The loss to minimise and its two terms, `l0` before lambda."
+        "Loss to minimise, and its two terms, `l0` before lambda."
         check_label(label, *logits.shape[-2:])
         bce = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype).expand_as(logits))
         l0 = l0_penalty(model)
@@ -41,7 +41,7 @@ class ClassTokenLoss(nn.Module):
 
 # %% ../nbs/method/04_loss.ipynb #f7ea95f9
 def map_overlap(
-    maps: Tensor,  # (B, C, gh, gw) class-to-patch attention, >= 0
+    maps: Tensor,  # class-to-patch attention (B, C, gh, gw), >= 0
 ) -> Tensor:  # () >= 0, mean over the batch; 0 where no two classes attend to one patch
     "Frobenius norm of the class maps' Gram matrix less the identity (the reference's option `diversify`)."
     flat = F.normalize(maps.flatten(2), dim=2)

@@ -98,26 +98,26 @@ PRESETS = {
         img_size=((208, 320), "Table 7, with a margin up to a multiple of the patch"),
         patch_size=(16, "Table 7"),
         in_chans=(3, "Table 7"),
-        data=(dict(resize=(200, 320), canvas=(208, 320), other="class"), "Table 7; margin ours"),
+        data=(dict(resize=(200, 320), canvas=(208, 320), other="class"), "Table 7; margin not in the paper"),
     ),
     "demo": dict(
-        img_size=((64, 64), "ours: small"),
-        patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
+        img_size=((64, 64), "not in the paper: small"),
+        patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
         in_chans=(3, "Table 7"),
-        lam=(0.001, "ours: the loss is a mean over classes; with this many, 0.01 closes nearly every head"),
+        lam=(0.001, "not in the paper: the loss is a mean over classes; of many, 0.01 closes nearly every head"),
         data=(dict(resize=(64, 64), other="ignore"), "not in the paper"),
     ),
 }
 
 
 def load(
-    root: str | Path,  # the data set's folder
+    root: str | Path,  # folder of the data set
     split: str,  # "train" or "val"
     resize: tuple[int, int],  # (height, width) in pixels
-    canvas: tuple[int, int] | None = None,  # as `Resized`
-    how: str = "stretch",  # as `Resized`
-    other: str = "ignore",  # as `Ade20k`
-    bad: str = "raise",  # as `Ade20k`
+    canvas: tuple[int, int] | None = None,  # option of `Resized`
+    how: str = "stretch",  # option of `Resized`
+    other: str = "ignore",  # option of `Ade20k`
+    bad: str = "raise",  # option of `Ade20k`
 ) -> Resized:  # the split
-    "Entry point of `ctm.train.data.load_dataset`."
+    "Training or validation images, all of one size."
     return Resized(Ade20k(root, split, other, bad), resize, how, canvas)

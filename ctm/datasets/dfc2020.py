@@ -146,19 +146,19 @@ PRESETS = {
         in_chans=(15, "Table 7"),
     ),
     "demo": dict(
-        img_size=((64, 64), "ours: the embedded patches"),
-        patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
+        img_size=((64, 64), "not in the paper: the synthetic patches"),
+        patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
         in_chans=(15, "Table 7"),
     ),
 }
 
 
 def load(
-    root: str | Path,  # the data set's folder
+    root: str | Path,  # folder of the data set
     split: str,  # "train" or "val"
     observations: dict[str, str] | None = None,  # split -> list of observations, within root
     **options,  # of `Dfc2020`: sensors, bad
 ) -> Dfc2020:  # the split
-    "Entry point of `ctm.train.data.load_dataset`."
+    "Training or validation patches."
     chosen = (observations or {}).get(split)
     return Dfc2020(root, split, observations=Path(root) / chosen if chosen else None, **options)

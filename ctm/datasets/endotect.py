@@ -157,25 +157,25 @@ PRESETS = {
         data=(dict(resize=(512, 640), findings="all"), "Table 7"),
     ),
     "demo": dict(
-        img_size=((64, 64), "ours: small"),
-        patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
+        img_size=((64, 64), "not in the paper: small"),
+        patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
         in_chans=(3, "Table 7"),
-        lam=(0.001, "ours: the loss is a mean over classes; with this many, 0.01 closes every head or nearly"),
-        epochs=(12, "ours: a minute"),
+        lam=(0.001, "not in the paper: the loss is a mean over classes; of many, 0.01 closes every head or nearly"),
+        epochs=(12, "not in the paper: a minute"),
         data=(dict(resize=(64, 64), findings="all"), "not in the paper"),
     ),
 }
 
 
 def load(
-    root: str | Path,  # the data set's folder
+    root: str | Path,  # folder of the data set
     split: str,  # "train" or "val"
     resize: tuple[int, int],  # (height, width) in pixels
-    how: str = "stretch",  # as `Resized`
-    findings: str = "all",  # as `EndoTect`
-    folds: int = 5,  # as `EndoTect`
-    fold: int = 0,  # as `EndoTect`
-    bad: str = "raise",  # as `EndoTect`
+    how: str = "stretch",  # option of `Resized`
+    findings: str = "all",  # option of `EndoTect`
+    folds: int = 5,  # option of `EndoTect`
+    fold: int = 0,  # option of `EndoTect`
+    bad: str = "raise",  # option of `EndoTect`
 ) -> Resized:  # the split
-    "Entry point of `ctm.train.data.load_dataset`."
+    "Training or validation images, all of one size."
     return Resized(EndoTect(root, split, findings, folds, fold, bad), resize, how)

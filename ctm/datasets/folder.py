@@ -28,7 +28,7 @@ from ..io.safe import inside, read_json, reading
 # %% ../../nbs/datasets/07_folder.ipynb #c4f098c7
 def _band_statistics(
     files: Sequence[Path],  # of equal band counts
-    as_rgb: bool = False,  # as `Folder`
+    as_rgb: bool = False,  # option of `Folder`
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
     "Mean and deviation of each band; read from the cache where these files were seen before."
     chosen = [files[i] for i in evenly(len(files), 500)]
@@ -78,7 +78,7 @@ class Folder(ImageDataset):
         labels: str | Path | None = None,  # .csv; None: all images, labels from masks
         masks: str | Path | None = None,  # folder with a mask of the same name per image, or of the column `mask`
         classes: Sequence[str] | None = None,  # names and order; None: as the table has them
-        mask_values: dict | None = None,  # as `MaskValues`
+        mask_values: dict | None = None,  # option of `MaskValues`
         background: bool = False,  # pixels may be of none of the classes, as around objects
         share: float = 0.1,  # labels from masks: a class is present from this share on
         as_rgb: bool = False,  # read photographs as three bands
@@ -192,7 +192,7 @@ def _find_masks(
 # %% ../../nbs/datasets/07_folder.ipynb #97eaf4ec
 def read_values(
     path: Path,  # .json: name -> number or colour, or several
-) -> dict:  # as `MaskValues`
+) -> dict:  # option of `MaskValues`
     "The meaning of masks' values; `BadFileError` where the file says something else."
     wrong = "is no JSON of class names and mask values"
     values = read_json(path, wrong, "write it again")
@@ -215,16 +215,16 @@ def load(
     labels: str | None = "labels.csv",  # table; None: labels from masks
     masks: str | None = None,  # folder
     resize: tuple[int, int] | None = (64, 64),  # (height, width) of images, or of tiles; None: as they are
-    how: str = "stretch",  # as `Resized`
+    how: str = "stretch",  # option of `Resized`
     tile: int | None = None,  # side of tiles in pixels of the original; None: whole images
     val_share: float = 0.2,  # of the images, where the table has no column `split`
     split_seed: int = 0,  # of that draw
     group: str | None = None,  # column of related images, or "folder"
     bad: str = "raise",  # handled where samples are decoded
-    mask_values: dict | str | None = None,  # as `MaskValues`, or the name of a .json file of it
+    mask_values: dict | str | None = None,  # option of `MaskValues`, or the name of a .json file of it
     **options,  # of `Folder`: classes, background, share, as_rgb, rgb
 ) -> ImageDataset:  # the split
-    "Entry point of `ctm.train.data.load_dataset`."
+    "Training or validation images, all of one size."
     check_choice("split", split, ("train", "val", "all"))
     root = Path(root)
     places = [None if part is None else root / part for part in (images, labels, masks)]
@@ -247,13 +247,13 @@ PRESETS = {
     "paper": dict(
         img_size=((224, 224), "not in the paper"),
         patch_size=(16, "Section 8"),
-        in_chans=(3, "ours: colour photographs"),
+        in_chans=(3, "not in the paper: colour photographs"),
         data=(dict(resize=(224, 224)), "not in the paper"),
     ),
     "demo": dict(
-        img_size=((64, 64), "ours: small"),
-        patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
-        in_chans=(4, "ours: the embedded images"),
+        img_size=((64, 64), "not in the paper: small"),
+        patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
+        in_chans=(4, "not in the paper: the embedded images"),
         data=(
             dict(resize=(64, 64), rgb=(2, 1, 0), masks="masks", mask_values="mask_values.json", group="scene"),
             "not in the paper",

@@ -74,28 +74,28 @@ class KvasirSeg(ImageDataset):
 READER = KvasirSeg
 PRESETS = {
     "paper": dict(
-        img_size=((224, 224), "ours: the paper does not tile"),
+        img_size=((224, 224), "not in the paper: the paper does not tile"),
         patch_size=(16, "Table 7, EndoTect"),
         in_chans=(3, "Table 7, EndoTect"),
-        data=(dict(resize=(448, 448), tile=224, share=0.1), "ours; share as DFC2020"),
+        data=(dict(resize=(448, 448), tile=224, share=0.1), "not in the paper; share as DFC2020"),
     ),
     "demo": dict(
-        img_size=((64, 64), "ours: one tile"),
-        patch_size=(8, "ours: 8 x 8 patches of 8 pixels"),
+        img_size=((64, 64), "not in the paper: one tile"),
+        patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
         in_chans=(3, "Table 7, EndoTect"),
-        epochs=(5, "ours: 7,200 tiles, fourteen times the patches of the land cover"),
-        data=(dict(resize=(192, 192), tile=64, share=0.1), "ours; share as DFC2020"),
+        epochs=(5, "not in the paper: 7,200 tiles, fourteen times the patches of the land cover"),
+        data=(dict(resize=(192, 192), tile=64, share=0.1), "not in the paper; share as DFC2020"),
     ),
 }
 
 # %% ../../nbs/datasets/06_kvasir_seg.ipynb #76e8e32d
 def load(
-    root: str | Path,  # the data set's folder
+    root: str | Path,  # folder of the data set
     split: str,  # "train" or "val"
     resize: tuple[int, int],  # (height, width) in pixels, before tiling
     tile: int,  # side of a tile in pixels
     share: float,  # a class is present in a tile from this share on
-    bad: str = "raise",  # as `KvasirSeg`
+    bad: str = "raise",  # option of `KvasirSeg`
 ) -> Tiles:  # the split
-    "Entry point of `ctm.train.data.load_dataset`."
+    "Training or validation images, all of one size."
     return Tiles(Resized(KvasirSeg(root, split, bad), resize), tile, share)

@@ -57,7 +57,7 @@ def _launch(command: list[str]) -> tuple[int, str]:
     return process.returncode, said
 
 # %% ../../nbs/experiments/05_launch.ipynb #8c78d4b7
-def main() -> None:
+def _main() -> None:
     "One process's part of a run that is given as JSON."
     about = "One run, over several processes"
     parser = argparse.ArgumentParser(prog="torchrun -m ctm.experiments.launch", description=about)
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
-    main()
+    _main()

@@ -86,6 +86,15 @@ def file_part(
     ascii_only = kept.encode("ascii", "ignore").decode()
     return f"{ascii_only[: most - 9]}-{digest}"
 
+# %% ../../nbs/io/01_safe.ipynb #a7c4e2f8
+def _endless(path: str | Path) -> bool:
+    "Whether a reader of this path could wait for ever, as that of a pipe, or never come to an end."
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # not there: whoever opens it says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
 # %% ../../nbs/io/01_safe.ipynb #ddad03e5
 _BUGS = (AttributeError, NameError, ImportError, AssertionError)  # of this program, never of a file
 
@@ -126,15 +135,6 @@ def read_json(
     "What a JSON file holds."
     with reading(path, wrong, remedy):
         return json.loads(read_text(path))
-
-# %% ../../nbs/io/01_safe.ipynb #a7c4e2f8
-def _endless(path: str | Path) -> bool:
-    "Whether a reader of this path could wait for ever, as that of a pipe, or never come to an end."
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # not there: whoever opens it says so
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 # %% ../../nbs/io/01_safe.ipynb #1c89fd9a
 def read_array(
