@@ -61,7 +61,7 @@ def _fill_majority(
     winner: Tensor,  # (B, H, W) candidate index, -1 where empty
     num_candidates: int,  # K
 ) -> Tensor:  # (B, H, W), -1 only where the whole image is empty
-    "Empty pixels take the candidate most common in the smallest window that holds one (Section 3; window ours)."
+    "Empty pixels take the candidate most common around them, in the smallest window with one (Section 3)."
     b, h, w = winner.shape
     empty = winner < 0
     if not empty.any():

@@ -30,7 +30,7 @@ def load_reference_checkpoint(
     path: str | Path,  # Lightning checkpoint (.ckpt) of the reference implementation
     **model_kwargs,  # of `ClassTokenViT`: num_heads if it is not 16 and there are no gates
 ) -> ClassTokenViT:  # in evaluation mode; sigmoid of its logits = the reference's output
-    "A reference model as ours: same probabilities, and with gated=False the same class-to-patch attention."
+    "A reference model as not in the paper: same probabilities, and with gated=False the same class-to-patch attention."
     state = _reference_state(path)
     with reading(path, "does not fit the reference's layout", "ask for it again"):
         return _fill(state, model_kwargs)

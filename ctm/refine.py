@@ -38,7 +38,7 @@ def _likeness(
     offsets: list[tuple[int, int]],  # of `_neighbours`
     tau: float = 0.3,  # differences, in local deviations, that make a neighbour a stranger
 ) -> Tensor:  # (neighbours, H, W), sums to 1 over the neighbours
-    "How much each pixel takes from each of its neighbours (after Araslanov and Roth 2020; scale ours)."
+    "How much each pixel takes from each of its neighbours (Araslanov and Roth 2020; not the scale)."
     around = torch.stack(_shifted(image, offsets))
     deviation = torch.cat([around, image[None]]).std(0).clamp(min=1e-6)
     return (-((around - image) / (tau * deviation)).square().mean(1)).softmax(0)

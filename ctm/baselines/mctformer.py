@@ -56,7 +56,7 @@ class _MCTformer(VisionTransformer):
         self,
         image: Tensor,  # (B, K, H, W)
     ) -> Tensor:  # (B, C) logits
-        "Mean of the two branches' logits (ours: the papers paint the given labels and need no prediction)."
+        "Mean of the two branches' logits (not in the papers: they paint the given labels and need no prediction)."
         token_logits, patch_logits, _ = self.branches(image)
         return (token_logits + patch_logits) / 2
 
@@ -88,7 +88,7 @@ def _fuse_maps(
     attention: Tensor,  # (B, C, gh, gw) class-to-patch, >= 0
     cam: Tensor,  # (B, C, gh, gw) PatchCAM, of either sign
 ) -> Tensor:  # (B, C, gh, gw) in [0, 1]
-    "Attention times PatchCAM, each divided by its largest value (Xu et al. 2022, Section 3; scaling ours)."
+    "Attention times PatchCAM, each divided by its largest value (Xu et al. 2022, Section 3; not the scaling)."
     first, second = (m / m.amax((2, 3), keepdim=True).clamp(min=1e-12) for m in (attention, cam.relu()))
     return first * second
 

@@ -62,7 +62,7 @@ class Dfc2020(ImageDataset):
         if not found["dfc"]:
             raise DatasetNotFoundError(
                 f"{folder}: no DFC2020 labels (dfc_*/*_p*.tif). Get the data from IEEE DataPort (DFC2020) and "
-                'pass root=, or leave root unset with preset="demo" to use the embedded set'
+                'pass root=, or leave root unset with preset="demo" to use the synthetic set'
             )
         keys = _partners(found, bad)
         if observations is not None:
@@ -115,13 +115,13 @@ def _observed(file: Path, keys: list, labels: dict, bad: str) -> list[tuple[str,
     if not file.is_file():
         raise DatasetNotFoundError(f"{file}: no such list of observations (a CSV of Season,Scene,ID)")
     text = read_text(file)
-    with reading(file, "is no table"):
+    with reading(file, "is not a table"):
         rows = [row for row in csv.reader(io.StringIO(text, newline=None)) if row]
     rows = rows[1:] if rows and rows[0][0].strip() == "Season" else rows
     known, chosen, lost = {patch: (scene, patch) for scene, patch in keys}, [], []
     for row in rows:
         if len(row) < 3 or not row[2].strip().isdecimal() or len(row[2]) > 18:
-            raise BadFileError(f"{file}: {printable(','.join(row))!r} is no observation, need Season,Scene,ID")
+            raise BadFileError(f"{file}: {printable(','.join(row))!r} is not an observation, need Season,Scene,ID")
         patch = int(row[2])
         (chosen if patch in known else lost).append(known.get(patch, patch))
     if lost and bad == "raise":

@@ -53,7 +53,7 @@ def read_table(
 ) -> list[dict[str, str]]:  # rows
     "Rows of a CSV file; `BadFileError` where a column is missing."
     text = read_text(path)
-    with reading(path, "is no table"):
+    with reading(path, "is not a table"):
         reader = csv.DictReader(io.StringIO(text, newline=None), delimiter=delimiter)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]
         if missing:
@@ -106,7 +106,7 @@ class EndoTect(ImageDataset):
         if not file.is_file():
             raise DatasetNotFoundError(
                 f"{file}: no HyperKvasir. Run python data_prep/endotect.py or pass root=, "
-                'or leave root unset with preset="demo" to use the embedded set'
+                'or leave root unset with preset="demo" to use the synthetic set'
             )
         rows = read_table(file, ",", ("Video file", "Organ", "Finding", "Classification"))
         for row in rows:
@@ -120,7 +120,7 @@ class EndoTect(ImageDataset):
         if not file.is_file():
             raise DatasetNotFoundError(f"{file}: missing; data_prep/endotect.py fetches the official splits")
         rows = read_table(file, ";", ("file-name", "class-name", "split-index"))
-        with reading(file, "has a fold that is no number", "fetch it again"):
+        with reading(file, "has a fold that is not a number", "fetch it again"):
             return {Path(row["file-name"]).stem: int(row["split-index"]) for row in rows}
 
     def _image(self, root: Path, row: dict[str, str]) -> Path:

@@ -60,7 +60,7 @@ def _kept_statistics(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
         with reading(file):
             mean, std = np.array(read_json(file), np.float64)
             if mean.ndim != 1 or not np.isfinite(mean).all() or not (std > 0).all():
-                raise ValueError("is no mean and deviation")
+                raise ValueError("is not a mean and a deviation")
             return mean, std
     except BadFileError as error:
         log.warning("counted again: %s", error)
@@ -194,7 +194,7 @@ def read_values(
     path: Path,  # .json: name -> number or colour, or several
 ) -> dict:  # option of `MaskValues`
     "The meaning of masks' values; `BadFileError` where the file says something else."
-    wrong = "is no JSON of class names and mask values"
+    wrong = "is not JSON of class names and mask values"
     values = read_json(path, wrong, "write it again")
     with reading(path, wrong, "write it again"):
         for value in (v for part in values.values() for v in (part if isinstance(part, list) else [part])):
@@ -253,7 +253,7 @@ PRESETS = {
     "demo": dict(
         img_size=((64, 64), "not in the paper: small"),
         patch_size=(8, "not in the paper: 8 x 8 patches of 8 pixels"),
-        in_chans=(4, "not in the paper: the embedded images"),
+        in_chans=(4, "not in the paper: the synthetic images"),
         data=(
             dict(resize=(64, 64), rgb=(2, 1, 0), masks="masks", mask_values="mask_values.json", group="scene"),
             "not in the paper",

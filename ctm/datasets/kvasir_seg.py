@@ -50,7 +50,7 @@ class KvasirSeg(ImageDataset):
             raise DatasetNotFoundError(
                 f"{folder}: no Kvasir-SEG images (images/*.jpg), nor {root / _LISTS[split]}. Get the data from "
                 "datasets.simula.no/kvasir-seg and pass root=, or leave root unset with "
-                'preset="demo" to use the embedded set'
+                'preset="demo" to use the synthetic set'
             )
         parts = [folder / "images", folder / "masks"]
         paths = [tuple(inside(part, f"{stem}.jpg", links=False) for part in parts) for stem in stems]

@@ -123,13 +123,13 @@ def read_text(
     path: str | Path,  # of a list, a table, JSON, XML
 ) -> str:  # without a byte-order mark
     "A text in UTF-8, whatever the locale."
-    with reading(path, "is no text in UTF-8", "save it as UTF-8"):
+    with reading(path, "is not text in UTF-8", "save it as UTF-8"):
         return Path(path).read_bytes().decode("utf-8-sig")
 
 # %% ../../nbs/io/01_safe.ipynb #1c827a6b
 def read_json(
     path: str | Path,  # .json
-    wrong: str = "is no JSON",  # as `reading`
+    wrong: str = "is not JSON",  # as `reading`
     remedy: str = "fetch or write it again",  # as `reading`
 ) -> object:  # dicts, lists, texts, numbers
     "What a JSON file holds."
@@ -141,7 +141,7 @@ def read_array(
     path: str | Path,  # .npy
 ) -> np.ndarray:  # mapped, not read: pages come when they are used
     "An array of numbers; never a pickle, never longer than its file."
-    with reading(path, "is no array of numbers", "delete it, it is made again"):
+    with reading(path, "is not an array of numbers", "delete it, it is made again"):
         return np.lib.format.open_memmap(path, mode="r")
 
 # %% ../../nbs/io/01_safe.ipynb #8d855f29

@@ -52,7 +52,7 @@ def _load(state: dict[str, Tensor], model: nn.Module, source: str) -> list[str]:
 def _read_backbone(source: str) -> dict[str, Tensor]:
     "State dict of a local safetensors file, or of a timm model by name."
     if source.endswith(".safetensors"):
-        with reading(source, "is no file of weights", "fetch it again"):
+        with reading(source, "is not a file of weights", "fetch it again"):
             return load_file(source)
     if not timm.is_model(source.split(".")[0]):
         raise ValueError(f"pretrained={source!r} is neither a timm model nor a local .safetensors file")

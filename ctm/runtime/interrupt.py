@@ -57,7 +57,7 @@ class _State:
     inside = 0  # blocks of `stoppable`
     finishing = 0  # blocks of `finishing`
     why = ""  # who asked
-    handlers: dict = {}  # signal -> ours
+    handlers: dict = {}  # signal -> this program's handler
 
 
 def _ask(number: int, frame: object) -> None:

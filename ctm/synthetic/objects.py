@@ -227,6 +227,6 @@ def make_coco2014(
             images.append(dict(id=number, file_name=file, height=image.shape[0], width=image.shape[1]))
             annotations += _coco_annotations(objects, category_ids, number, 1000 * (split == "val") + len(annotations))
         categories = [dict(id=number, name=name) for name, number in category_ids.items()]
-        info = dict(description="embedded: invented pictures in COCO's layout", year=2014)
+        info = dict(description="synthetic: invented pictures in COCO's layout", year=2014)
         content = dict(info=info, licenses=[], images=images, annotations=annotations, categories=categories)
         (folder / "annotations" / f"instances_{split}2014.json").write_text(json.dumps(content))

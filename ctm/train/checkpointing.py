@@ -29,13 +29,13 @@ def load_checkpoint(
     path: str | Path,  # written by `fit`
 ) -> dict:  # Lightning's checkpoint: state_dict, epoch, ...
     "A fit's checkpoint, read without running code; a `BadFileError` names a file that is damaged or no checkpoint."
-    with reading(path, "damaged or not a checkpoint", "delete it to start anew"):
+    with reading(path, "damaged or not a checkpoint", "delete it to start again"):
         state = read_torch(path)
     if not isinstance(state, dict) or not {"state_dict", "epoch"} <= state.keys():
-        raise BadFileError(f"{path}: not a checkpoint of a fit (no state_dict and epoch); delete it to start anew")
+        raise BadFileError(f"{path}: not a checkpoint of a fit (no state_dict and epoch); delete it to start again")
     odd = [name for name, kind in _KINDS.items() if not isinstance(state.get(name, kind()), kind)]
     if odd:
-        raise BadFileError(f"{path}: not a checkpoint of a fit ({', '.join(odd)} are odd); delete it to start anew")
+        raise BadFileError(f"{path}: not a checkpoint of a fit ({', '.join(odd)} are odd); delete it to start again")
     return state
 
 # %% ../../nbs/train/05_checkpointing.ipynb #4bbc91ff
@@ -92,7 +92,7 @@ def read_checkpoint(
             found = (found or hashlib.sha256(file.read())).hexdigest()
         if found not in _checksums(sums):
             raise BadFileError(
-                f"{path}: damaged, its checksum is none of those in {sums.name}; delete it to start anew"
+                f"{path}: damaged, its checksum is none of those in {sums.name}; delete it to start again"
             )
     return load_checkpoint(path)
 

@@ -133,7 +133,7 @@ class Config:
         return hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:10]
 
 # %% ../../nbs/train/01_config.ipynb #cc681c05
-_REFERENCE, _OURS = "reference implementation", "ours: not public"
+_REFERENCE, _OURS = "reference implementation", "not in the paper"
 _SHARED = {
     "paper": dict(
         embed_dim=(768, "Table 7"), depth=(12, "Table 7"), num_heads=(16, "Table 7"),
@@ -141,20 +141,21 @@ _SHARED = {
         batch_size=(32, _REFERENCE), lr=(1e-4, _OURS), weight_decay=(0.05, _OURS), warmup=(0.05, _OURS),
     ),
     "demo": dict(
-        embed_dim=(96, "ours: small"), depth=(6, "ours: small"), num_heads=(8, "ours: small"),
-        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(20, "ours: two CPU minutes"),
+        embed_dim=(96, "not in the paper: small"), depth=(6, "not in the paper: small"),
+        num_heads=(8, "not in the paper: small"),
+        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(20, "not in the paper: two CPU minutes"),
         batch_size=(32, _REFERENCE), lr=(1e-3, _OURS), weight_decay=(0.05, _OURS), warmup=(0.05, _OURS),
     ),
 }  # fmt: skip
 _DEFAULTS = {  # sources of the fields that no preset sets
     "dataset": "asked for", "preset": "asked for", "data": "the reader takes no options",
-    "qkv_bias": "ours: as timm's weights have it", "final_norm": "ours: as timm's weights have it",
+    "qkv_bias": "not in the paper: as in timm's weights", "final_norm": "not in the paper: as in timm's weights",
     "reg_tokens": "Section 3", "pretrained": _OURS, "clip": _OURS, "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "patch_evidence": "Section 3 has none", "logit_start": _OURS, "use_evidence": "Section 3: attention alone",
     "refine": "Section 3 has none",
-    "layers": _REFERENCE, "gated": "ours: closed heads do not count", "threshold": "Section 3",
-    "merge": "Section 3", "fill": "Section 3; size of the window ours", "labels": "Section 3",
+    "layers": _REFERENCE, "gated": "not in the paper: closed heads do not count", "threshold": "Section 3",
+    "merge": "Section 3", "fill": "Section 3; size of the window not in the paper", "labels": "Section 3",
 }  # fmt: skip
 _GATES = dict(gate_init=(0.5, _OURS), gate_lr=(0.1, _OURS), penalty_start=(0.1, _OURS), penalty_ramp=(0.1, _OURS))
 

@@ -63,7 +63,7 @@ def test_words_that_name_no_folder_or_list_are_one_line(tmp_path, capsys):
         assert prepare.main(SCRIPT["kvasir_seg"].DATASET, ["--root", root]) == 1
         assert root in error(capsys)[0]
     (tmp_path / "list.txt").write_bytes("2007_000032".encode("utf-16"))
-    with pytest.raises(BadFileError, match="list.txt: is no text in UTF-8"):
+    with pytest.raises(BadFileError, match="list.txt: is not text in UTF-8"):
         SCRIPT["voc2012"].check_list(tmp_path / "list.txt", tmp_path)
 
 
