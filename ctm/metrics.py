@@ -25,7 +25,7 @@ def scores(
 
 # %% ../nbs/method/07_metrics.ipynb #b43666b9
 class _Confusion(Metric):
-    "Streaming sum of counts, over batches and processes."
+    "Streaming sum of counts (C, C + 1), over batches and processes."
 
     full_state_update = False
 
@@ -41,7 +41,7 @@ class _Confusion(Metric):
 
 # %% ../nbs/method/07_metrics.ipynb #81fd763d
 class SegmentationScores(nn.Module):
-    "Streaming pixel accuracy, IoU per class and mIoU; sums exactly over batches and processes."
+    "Streaming pixel accuracy, IoU per class and mIoU, summed exactly over batches and processes."
 
     def __init__(
         self,
@@ -96,8 +96,8 @@ class SegmentationScores(nn.Module):
 
 # %% ../nbs/method/07_metrics.ipynb #8e3f5b12
 def label_accuracy(
-    prob: Tensor,  # (B, C) in [0, 1]
-    label: Tensor,  # (B, C) in {0, 1}
+    prob: Tensor,  # probabilities (B, C) in [0, 1]
+    label: Tensor,  # labels (B, C) in {0, 1}
 ) -> Tensor:  # () in [0, 1]
     "Share of the image-level labels that are predicted, with a threshold of 0.5 (Table 8: classifier accuracy)."
     right = (prob > 0.5) == label.bool()
