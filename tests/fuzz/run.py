@@ -21,7 +21,7 @@ from ctm.core import BadFileError, DatasetNotFoundError, atomic_path, repo_root,
 from ctm.io.safe import printable, read_json
 from ctm.reports.reliability import ENDS, GOOD
 from tests.fuzz.mutants import mutate
-from tests.fuzz.targets import Target, targets
+from tests.fuzz.targets import Target, target_of, targets
 
 ROOT = Path(__file__).resolve().parents[2]
 ALARM = 30  # seconds for one mutant
@@ -70,7 +70,7 @@ def work(
     warnings.simplefilter("ignore")
     limit = _memory("VmSize") * 2**20 + MEMORY
     with tempfile.TemporaryDirectory() as home, record.open("r+b", buffering=0) as out:
-        target = targets(Path(home))[name]
+        target = target_of(Path(home), name)
         middle = None
         path = Path(home, target.place)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:  # exit status: 1 where any
         print(json.dumps(work(name, int(first), int(last), int(seed), Path(record))))
     elif args.only is not None:
         with tempfile.TemporaryDirectory() as home:
-            target = targets(Path(home))[args.reader[0]]
+            target = target_of(Path(home), args.reader[0])
             how, data = mutant(target, args.reader[0], args.only, args.seed)
             Path("mutant.bin").write_bytes(data)
             path = Path(home, target.place)

@@ -220,3 +220,15 @@ def targets(
 ) -> dict[str, Target]:
     "Every reader by its name."
     return picture_targets(place) | list_targets(place) | file_targets(place)
+
+
+def target_of(
+    place: Path,  # folder for seeds and mutants
+    name: str,  # name of a reader
+) -> Target:
+    "One reader, without the files of those that come later."
+    for make in (picture_targets, list_targets, file_targets):
+        made = make(place)
+        if name in made:
+            return made[name]
+    raise KeyError(name)
