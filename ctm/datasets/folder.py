@@ -97,7 +97,7 @@ def _digest(labels: np.ndarray | None) -> str | None:
     "Fingerprint of the labels, for the cache's key."
     return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
-# %% ../../nbs/datasets/07_folder.ipynb #235fcf8c
+# %% ../../nbs/datasets/07_folder.ipynb #9e32d5b2
 class Folder(ImageDataset):
     "A user's images of any size, with labels from a table or from masks."
 
@@ -124,9 +124,9 @@ class Folder(ImageDataset):
         else:
             self.table = label_table(labels, found, classes, other)
         self.names = list(self.table.files)
+        self._name_classes(labels or images, masks, classes, mask_values)
         check_range("share", share, 0, 1)
         self.share = share if self.table.labels is None else None
-        self._name_classes(labels or images, masks, classes, mask_values)
         self.values = MaskValues(self.classes, mask_values, background)
         self.background = self.values.background
         check_classes(labels or images, self.classes, len(self.mask_classes))
@@ -153,7 +153,9 @@ class Folder(ImageDataset):
         if masks is None and self.table.labels is None:
             raise BadFileError(f"{where}: no labels, and no masks to derive them from; give a table or masks=")
         if masks is not None and self.table.labels is not None and not mask_values and not classes:
-            raise BadFileError(f"{masks}: what do the masks' numbers mean? give mask_values=, or classes= in their order")
+            raise BadFileError(
+                f"{masks}: what do the masks' numbers mean? give mask_values=, or classes= in their order"
+            )
         self.colors = named_colors(self.classes)
 
     def settings(self) -> dict:
