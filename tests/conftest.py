@@ -17,8 +17,13 @@ from tests.tools import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums on every machine; two processes keep two cores busy
 os.environ.setdefault("MPLBACKEND", "agg")
+TOGETHER = ("test_survive", "test_launch", "test_browser", "test_site")  # parts of names
 QUICK = ("method", "layers", "io", "data", "datasets")  # packages whose notebooks and tests are quick
-LONGEST = ()
+LONGEST = (  # parts of names, the longest first
+    "test_survive", "test_site", "tutorials/attention", "own_data", "[sensitivity", "other_data[segmentation]",
+    "other_data[specialized]", "[benchmark", "tutorials/satellite", "tutorials/quickstart", "test_killed_run",
+    "tutorials/own_images", "test_launch", "test_endings", "test_memory_does_not_grow",
+)  # fmt: skip
 settings.register_profile(  # the same few examples at every run; CTM_EXAMPLES=1000 for a long one
     "ctm", derandomize=True, deadline=None, max_examples=int(os.environ.get("CTM_EXAMPLES", 30)),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], database=None,
@@ -32,6 +37,18 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.joi
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that share what is slow to make stay together")
     config.addinivalue_line("markers", "quick: what `make check` runs at every save")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests that share what is slow to make stay in one process (xdist 3.8 has no groups with pytest 9.2)."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shared(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return next((name for name in TOGETHER if name in nodeid), nodeid)
+
+    return Shared(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
