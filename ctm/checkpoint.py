@@ -32,7 +32,7 @@ def save_model(
     write_whole(path, save(state, metadata={"ctm": json.dumps(model.options)}))
     return Path(path)
 
-# %% ../nbs/method/08_checkpoint.ipynb #90319150
+# %% ../nbs/method/08_checkpoint.ipynb #05ecd0cc
 _KINDS = {  # of the options of `ClassTokenViT`, and of timm's that JSON can hold
     int: "num_classes class_layer in_chans embed_dim depth num_heads reg_tokens",
     list: "img_size patch_size",
@@ -43,7 +43,6 @@ _KINDS = {  # of the options of `ClassTokenViT`, and of timm's that JSON can hol
     str: "classifier class_reads position_rule act_layer weight_init",
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
-_FIRST = dict(mask_ratio=0.5, class_layer=0, classifier="concat", class_reads="all", position_rule="timm")
 
 
 def _is_of(kind: type, value: object) -> bool:
@@ -56,7 +55,7 @@ def _is_of(kind: type, value: object) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     return isinstance(value, kind)
 
-# %% ../nbs/method/08_checkpoint.ipynb #f36614d7
+# %% ../nbs/method/08_checkpoint.ipynb #77d3a480
 def _check_header(
     options: object,  # whatever a file's header holds
 ) -> None:
@@ -71,11 +70,11 @@ def _check_header(
             raise ValueError(f"its option {name} is {value!r:.40}")
         if name.endswith("_rate"):
             check_range(name, value, 0, 1)
-    check_options(_FIRST | options)
+    check_options(options)
     check_choice("weight_init", options.get("weight_init", ""), ("", "skip", "reset", "jax", "jax_nlhb", "moco"))
     get_act_layer(options.get("act_layer"))  # refuses names that it does not know
 
-# %% ../nbs/method/08_checkpoint.ipynb #40d146e5
+# %% ../nbs/method/08_checkpoint.ipynb #cc760bbf
 def _check_sizes(options: dict, state: dict[str, Tensor]) -> None:
     "Refusal of sizes that are not those of the weights."
     blocks = {name.split(".")[1] for name in state if name.startswith("blocks.")}

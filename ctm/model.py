@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .layers.attention import GatedAttention, GatedBlock
 from .layers.heads import PatchEvidence, best_patches
 from .layers.heads import classifier as build_classifier
-from .layers.inputs import check_image, check_label, check_options
+from .layers.inputs import check_image, check_label, check_options, pair
 from .layers.linear import fast_products
 from .layers.pretrained import load_backbone
 from .runtime.rng import draw_rows
@@ -36,12 +36,7 @@ def mask_class_tokens(
     masked = (label == 0) & (chance < mask_ratio)
     return class_tokens.masked_fill(masked[..., None], 0.0)
 
-# %% ../nbs/method/03_model.ipynb #ae3249b5
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
-    "(height, width) of a side or a pair."
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
+# %% ../nbs/method/03_model.ipynb #46a026ca
 def _normal(*shape: int) -> nn.Parameter:
     "A parameter drawn from a truncated normal of deviation 0.02, as timm draws positions."
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
@@ -108,7 +103,7 @@ class _TokenSequence(VisionTransformer):
         class_tokens = self.cls_token + self.pos_embed[:, : self.num_classes]
         return torch.cat([class_tokens.expand(len(x), -1, -1), x], 1)
 
-# %% ../nbs/method/03_model.ipynb #92339bd8
+# %% ../nbs/method/03_model.ipynb #05fe3a31
 class _Pass(NamedTuple):
     "What a pass through the blocks leaves."
 
@@ -200,7 +195,7 @@ class ClassTokenViT(_ClassRows):
         options = dict(num_classes=num_classes, mask_ratio=mask_ratio, position_rule=position_rule, norm_eps=norm_eps)
         options |= dict(classifier=classifier, class_layer=class_layer, class_reads=class_reads)
         options |= dict(patch_evidence=patch_evidence)
-        shape = dict(img_size=_pair(img_size), patch_size=_pair(patch_size), in_chans=in_chans, embed_dim=embed_dim)
+        shape = dict(img_size=pair(img_size), patch_size=pair(patch_size), in_chans=in_chans, embed_dim=embed_dim)
         shape |= dict(depth=depth, num_heads=num_heads, reg_tokens=reg_tokens) | kwargs
         check_options(options | shape)
         layers = dict(block_fn=GatedBlock, attn_layer=GatedAttention, norm_layer=partial(LayerNorm, eps=norm_eps))

@@ -49,11 +49,22 @@ def check_label(
         odd = label[(label != 0) & (label != 1)][0].item()
         raise ValueError(f"label holds {odd:g}, need multi-hot values: 1 where a class is present, else 0")
 
-# %% ../../nbs/layers/05_inputs.ipynb #837d9b8c
+# %% ../../nbs/layers/05_inputs.ipynb #c4311efe
+def pair(
+    size: int | tuple[int, int],  # side, or (height, width)
+) -> tuple[int, int]:  # (height, width)
+    "Height and width of a side or a pair."
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+# %% ../../nbs/layers/05_inputs.ipynb #2949558f
+_DEFAULTS = dict(mask_ratio=0.5, class_layer=0, classifier="concat", class_reads="all", position_rule="timm")
+
+
 def check_options(
-    options: dict,  # options of a `ctm.model.ClassTokenViT`, sizes as (height, width)
+    options: dict,  # options of a `ctm.model.ClassTokenViT`; some may be left out
 ) -> None:
     "Refusal of options that no model can have, with a `ValueError` that says why."
+    options = _DEFAULTS | options
     check_range("num_classes", options["num_classes"], 1)
     check_range("mask_ratio", options["mask_ratio"], 0, 1)
     check_range("class_layer", options["class_layer"], 0, options["depth"] - 1)
@@ -62,6 +73,6 @@ def check_options(
     check_choice("position_rule", options["position_rule"], ("timm", "reference"))
     if options["embed_dim"] % options["num_heads"]:
         raise ValueError(f"embed_dim={options['embed_dim']} is not a multiple of num_heads={options['num_heads']}")
-    (h, w), (ph, pw) = options["img_size"], options["patch_size"]
+    (h, w), (ph, pw) = pair(options["img_size"]), pair(options["patch_size"])
     if h % ph or w % pw:
         raise ValueError(f"img_size={(h, w)} (height, width) is not a multiple of patch_size={(ph, pw)}")
