@@ -36,7 +36,7 @@ def mask_class_tokens(
     masked = (label == 0) & (chance < mask_ratio)
     return class_tokens.masked_fill(masked[..., None], 0.0)
 
-# %% ../nbs/method/03_model.ipynb #46a026ca
+# %% ../nbs/method/03_model.ipynb #0d093c7c
 def _normal(*shape: int) -> nn.Parameter:
     "A parameter drawn from a truncated normal of deviation 0.02, as timm draws positions."
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
@@ -103,7 +103,7 @@ class _TokenSequence(VisionTransformer):
         class_tokens = self.cls_token + self.pos_embed[:, : self.num_classes]
         return torch.cat([class_tokens.expand(len(x), -1, -1), x], 1)
 
-# %% ../nbs/method/03_model.ipynb #05fe3a31
+# %% ../nbs/method/03_model.ipynb #0f616a7c
 class _Pass(NamedTuple):
     "What a pass through the blocks leaves."
 
