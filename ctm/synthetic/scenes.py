@@ -34,7 +34,7 @@ _STUFF = {  # class: index of ADE20K, first colour, second colour, pattern, wave
     "sea": (27, (35, 90, 130), (95, 155, 180), "stripes", 8),
 }
 
-# %% ../../nbs/synthetic/03_scenes.ipynb #218df63d
+# %% ../../nbs/synthetic/03_scenes.ipynb #7e83891d
 _OUTDOORS = dict(
     upper=("sky", "sky", "sky", "tree", "building"),  # names that are repeated are more probable
     lower=("grass", "road", "sea"),
@@ -61,7 +61,7 @@ def _paint_stuff(
     skin = blend(pattern(rng, kind, where.shape, wave * rng.uniform(0.8, 1.25)), first, second)
     image[where] = (skin * rng.uniform(0.8, 1.15) + 8 * rng.standard_normal(3))[where]
 
-# %% ../../nbs/synthetic/03_scenes.ipynb #504d8375
+# %% ../../nbs/synthetic/03_scenes.ipynb #024b9798
 def _block(
     rng: np.random.Generator,  # source of randomness
     size: tuple[int, int],  # (height, width) of the image in pixels

@@ -59,7 +59,7 @@ def land_cover(
     image += 0.3 * _SPECTRA.std(0)[:, None, None] * rng.standard_normal(image.shape)
     return image, mask
 
-# %% ../../nbs/synthetic/04_sets.ipynb #d9d14dfa
+# %% ../../nbs/synthetic/04_sets.ipynb #9f0305c8
 def _write_raster(
     file: Path,  # .tif file to be written
     bands: np.ndarray,  # bands (K, H, W)
@@ -183,7 +183,7 @@ def set_name(
     "Name of a synthetic set on disk and in results."
     return f"{name}-n{n}-seed{seed}-v{_VERSION}"
 
-# %% ../../nbs/synthetic/04_sets.ipynb #d9d303e8
+# %% ../../nbs/synthetic/04_sets.ipynb #b38b6c96
 def make_synthetic(
     name: str,  # name of the real data set, whose layout is used
     root: str | Path,  # folder under which the set is written
