@@ -14,30 +14,33 @@ from ..core import BadFileError
 from .images import check_file, is_raster, open_picture, open_raster, read_bands
 
 # %% ../../nbs/io/03_masks.ipynb #f0f9b49e
+def _stored_numbers(path: Path) -> np.ndarray:
+    "Numbers of a mask (H, W) as they are stored."
+    if is_raster(path):
+        with open_raster(path) as file:
+            if file.count != 1:
+                raise BadFileError(f"{path}: a mask has one band, this file has {file.count}")
+            return read_bands(file)[0]
+    image = open_picture(path)
+    if image.mode not in ("P", "L", "1"):
+        raise BadFileError(f"{path}: holds colours (mode {image.mode}), need class numbers: name the classes' colours")
+    numbers = np.asarray(image)
+    return numbers.astype(np.uint8) if image.mode == "1" else numbers
+
+
 def read_mask(
     path: str | Path,  # file of a mask: palette or grey PNG, GeoTIFF of one band
 ) -> np.ndarray:  # (H, W) integers
     "Numbers of a mask: palette indices, grey values or the raster's band; `BadFileError` for anything else."
     path = Path(path)
     check_file(path)
-    if is_raster(path):
-        with open_raster(path) as file:
-            if file.count != 1:
-                raise BadFileError(f"{path}: a mask has one band, this file has {file.count}")
-            mask = read_bands(file)[0]
-    else:
-        image = open_picture(path)
-        if image.mode not in ("P", "L", "1"):
-            raise BadFileError(
-                f"{path}: holds colours (mode {image.mode}), need class numbers: name the classes' colours"
-            )
-        mask = np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
+    mask = _stored_numbers(path)
+    if mask.dtype.kind == "c":
+        raise BadFileError(f"{path}: holds complex numbers, a mask needs whole numbers")
     if mask.dtype.kind == "f":
         if not np.isfinite(mask).all() or (mask != np.round(mask)).any():
             raise BadFileError(f"{path}: holds fractions, a mask needs whole numbers")
         mask = mask.astype(np.int64)
-    if mask.dtype.kind == "c":
-        raise BadFileError(f"{path}: holds complex numbers, a mask needs whole numbers")
     return mask
 
 # %% ../../nbs/io/03_masks.ipynb #611ef8c8
@@ -54,7 +57,7 @@ def check_same_size(
 def read_bright(
     path: str | Path,  # file of a black and white mask, a JPEG perhaps
 ) -> np.ndarray:  # (H, W) bool
-    "Pixels brighter than half of a mask's range: JPEG smears grey around black and white."
+    "Pixels brighter than half of a mask's range."
     path = Path(path)
     check_file(path)
     return np.asarray(open_picture(path).convert("L")) > 127
