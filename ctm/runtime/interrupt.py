@@ -163,7 +163,7 @@ def _wait_for(handle: int, file: Path, wait: bool) -> bool:
     log.warning("%s: no locks on this file system; see that no other run works here", file.parent)
     return False
 
-# %% ../../nbs/runtime/02_interrupt.ipynb #d4d20d68
+# %% ../../nbs/runtime/02_interrupt.ipynb #df40e0b2
 def _take(file: Path, wait: bool) -> int:
     "Descriptor of a lock's file that this process holds from now on."
     file.parent.mkdir(parents=True, exist_ok=True)
