@@ -1,14 +1,22 @@
-"Model files that ask for more than they hold."
+"Model files that ask for more than they hold, and bugs that are not called damaged files."
 
 import json
 
 import pytest
+import torch
 from safetensors.torch import save_file
 
-from ctm.checkpoint import load_model
+from ctm.checkpoint import load_model, save_model
 from ctm.core import BadFileError
+from ctm.layers.pretrained import load_backbone
 from ctm.model import ClassTokenViT
+from ctm.reference import load_reference_checkpoint
 from tests.tools import TINY_MODEL
+
+
+def with_header(file, model, options):
+    save_file(model.state_dict(), file, metadata={"ctm": json.dumps(options)})
+    return file
 
 
 @pytest.mark.parametrize(
@@ -16,6 +24,54 @@ from tests.tools import TINY_MODEL
 )
 def test_weights_decide_how_large_a_model_is(change, tmp_path):
     model = ClassTokenViT(3, **TINY_MODEL)
-    save_file(model.state_dict(), tmp_path / "m.safetensors", metadata={"ctm": json.dumps(model.options | change)})
+    file = with_header(tmp_path / "m.safetensors", model, model.options | change)
     with pytest.raises(BadFileError, match="m.safetensors: damaged, or not written by save_model"):
-        load_model(tmp_path / "m.safetensors")
+        load_model(file)
+
+
+@pytest.mark.parametrize("value", [None, True, -1, 0.5, 1e308, float("nan"), 10**400, "x", [], [8, 8], [[8]], {}])
+@pytest.mark.parametrize("name", ["num_heads", "depth", "mlp_ratio", "img_size", "classifier", "act_layer", "block_fn"])
+def test_any_option_of_any_kind(name, value, tmp_path):
+    "A model or one typed error, whatever the header says."
+    model = ClassTokenViT(3, **TINY_MODEL)
+    file = with_header(tmp_path / "m.safetensors", model, model.options | {name: value})
+    try:
+        load_model(file)
+    except BadFileError as error:
+        assert "m.safetensors: damaged, or not written by save_model" in str(error)
+
+
+def test_older_headers_have_fewer_options(tmp_path):
+    model = ClassTokenViT(3, **TINY_MODEL).eval()
+    later = {"position_rule", "norm_eps", "classifier", "class_layer", "class_reads", "patch_evidence"}
+    older = {name: value for name, value in model.options.items() if name not in later}
+    loaded = load_model(with_header(tmp_path / "m.safetensors", model, older))
+    image = torch.randn(1, 3, 16, 16)
+    assert torch.equal(loaded(image), model(image))
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, AttributeError])
+def test_a_bug_is_not_a_damaged_file(error, tmp_path, monkeypatch):
+    "What fails in building a model, or in adapting weights that were checked, surfaces as itself."
+    model = ClassTokenViT(3, **TINY_MODEL)
+    file = save_model(model, tmp_path / "m.safetensors")
+    reference = {"cls_token": (1, 3, 16), "register_token": (1, 1, 16), "pos_embed": (1, 8, 16)}
+    reference |= {"patch_embed.proj.weight": (16, 3, 8, 8), "blocks.0.mlp.fc1.weight": (64, 16)}
+    state = {f"mct.{name}": torch.zeros(shape) for name, shape in reference.items()}
+    torch.save({"state_dict": state | {"classifier_head_test.weight": torch.zeros(3, 48)}}, tmp_path / "r.ckpt")
+    donor = {name: value for name, value in model.state_dict().items() if name.startswith(("blocks", "patch_embed"))}
+    save_file(donor | {"pos_embed": torch.zeros(1, 5, 16)}, tmp_path / "donor.safetensors")
+
+    def broken(*args, **kwargs):
+        raise error("a bug")
+
+    monkeypatch.setattr("ctm.checkpoint.ClassTokenViT", broken)
+    monkeypatch.setattr("ctm.reference.ClassTokenViT", broken)
+    monkeypatch.setattr("ctm.layers.pretrained._adapt", broken)
+    for read in (
+        lambda: load_model(file),
+        lambda: load_reference_checkpoint(tmp_path / "r.ckpt"),
+        lambda: load_backbone(model, str(tmp_path / "donor.safetensors")),
+    ):
+        with pytest.raises(error, match="^a bug$"):
+            read()
