@@ -33,7 +33,7 @@ def save_model(
     return Path(path)
 
 # %% ../nbs/method/08_checkpoint.ipynb #05ecd0cc
-_KINDS = {  # of the options of `ClassTokenViT`, and of timm's that JSON can hold
+_KINDS = {  # kinds of the options of `ClassTokenViT`, and of those of timm that JSON can hold
     int: "num_classes class_layer in_chans embed_dim depth num_heads reg_tokens",
     list: "img_size patch_size",
     float: "mask_ratio norm_eps mlp_ratio init_values "

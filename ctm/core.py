@@ -217,7 +217,7 @@ def atomic_folder(
 
 # %% ../nbs/method/01_core.ipynb #2f26adc2
 class _OneLine:
-    "An error whose message is one line that prints, whatever names are in it (not in the paper)."
+    "Error whose message is one line that prints, whatever names are in it (not in the paper)."
 
     def __str__(self) -> str:
         return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in super().__str__())

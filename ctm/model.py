@@ -38,7 +38,7 @@ def mask_class_tokens(
 
 # %% ../nbs/method/03_model.ipynb #0d093c7c
 def _normal(*shape: int) -> nn.Parameter:
-    "A parameter drawn from a truncated normal of deviation 0.02, as timm draws positions."
+    "Parameter drawn from a truncated normal of deviation 0.02, as timm draws positions."
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02))
 
 # %% ../nbs/method/03_model.ipynb #d8378eca

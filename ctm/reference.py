@@ -74,7 +74,7 @@ def _options_of(state: dict[str, Tensor]) -> dict:
 
 # %% ../nbs/method/09_reference.ipynb #46013dae
 def _filled(model: ClassTokenViT, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    "A checkpoint's weights, with positions for the model's grid and with gates, wide open where it has none."
+    "Weights of a checkpoint, with positions for the model's grid and with gates, wide open where it has none."
     c = state["cls_token"].shape[1]
     position = state["pos_embed"]
     side = math.isqrt(position.shape[1] - c - 1)

@@ -31,7 +31,7 @@ from ..core import BadFileError, DatasetNotFoundError
 def printable(
     name: str,  # name from a file: of a class, of an image
     most: int = 60,  # largest number of characters
-) -> str:  # in one line
+) -> str:  # one line
     "Name as it may be shown: printing characters only, not too long."
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(name)[: 4 * most])
     half = (most - 1) // 2
@@ -41,7 +41,7 @@ def printable(
 def figure_text(
     name: str,  # name, as `printable`
     most: int = 40,  # largest number of characters
-) -> str:  # for matplotlib
+) -> str:  # text for matplotlib
     "Name in a figure, where `$` would begin a formula."
     return printable(name, most).replace("$", r"\$")
 
@@ -100,8 +100,8 @@ def _endless(path: str | Path) -> bool:
 @contextmanager
 def reading(
     path: str | Path,  # file that is read inside the `with`
-    wrong: str = "cannot be read",  # what a failure means, after the file's name
-    remedy: str = "fetch or export it again",  # what to do
+    wrong: str = "cannot be read",  # meaning of a failure, after the file's name
+    remedy: str = "fetch or export it again",  # remedy, at the end of the message
 ) -> Iterator[None]:
     "Block in which whatever a damaged or hostile file makes a library raise becomes a `BadFileError` that names it."
     if _endless(path):
@@ -127,8 +127,8 @@ def read_text(
 # %% ../../nbs/io/01_safe.ipynb #1c827a6b
 def read_json(
     path: str | Path,  # file that ends in .json
-    wrong: str = "is not JSON",  # what a failure means, as `reading`
-    remedy: str = "fetch or write it again",  # what to do, as `reading`
+    wrong: str = "is not JSON",  # meaning of a failure, as `reading`
+    remedy: str = "fetch or write it again",  # remedy, as `reading`
 ) -> object:  # dicts, lists, texts, numbers
     "What a JSON file holds."
     with reading(path, wrong, remedy):

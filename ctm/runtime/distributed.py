@@ -39,7 +39,7 @@ def join_processes() -> tuple[int, int]:  # number of this process, and how many
 
 # %% ../../nbs/runtime/03_distributed.ipynb #0005bccc
 def wait_for_all() -> None:
-    "Return when every process has come here."
+    "Meeting point: the call returns when every process has made it."
     if dist.is_initialized():
         dist.barrier()
 
@@ -75,7 +75,7 @@ class OutOfMemoryError(RuntimeError):
 @contextmanager
 def memory_for(
     what: Callable[[], str],  # function that says what is being computed
-    remedy: str = "lower batch_size",  # what to change
+    remedy: str = "lower batch_size",  # remedy, at the end of the message
 ) -> Iterator[None]:
     "Block in which an error for lack of memory names the batch, its size and the remedy (not in the paper)."
     try:
@@ -94,7 +94,7 @@ def describe_batch(
     kind: str,  # kind of step, and its epoch
     index: int,  # number of the batch, from 0
     batch: dict,  # batch with names, and tensors
-) -> str:  # for an error
+) -> str:  # part of an error's message
     "Which batch, and how large."
     names = ", ".join(batch["name"][:4])
     sizes = [f"{name} {'x'.join(map(str, part.shape))}" for name, part in batch.items() if torch.is_tensor(part)]

@@ -43,7 +43,7 @@ def holding(
 def draw_rows(
     rows: int,  # number of rows held by this process
     draw: Callable[[int], Tensor],  # function from a number of rows to as many rows of random numbers
-) -> Tensor:  # of `rows` rows
+) -> Tensor:  # (rows, ...)
     "Random numbers for a batch, or for this process's part of one (not in the paper)."
     first, total = _HELD.get() or (0, rows)
     if first + rows > total:
