@@ -103,6 +103,13 @@ class ImageDataset(Dataset):
         "Files that `read` opens: their size and time are part of the cache's key."
         raise NotImplementedError
 
+    def _place(self, index: int) -> Path | str:  # for messages
+        "File of a sample, or the sample's name where it is made without one."
+        try:
+            return next(iter(self.files(index)), self.names[index])
+        except NotImplementedError:
+            return self.names[index]
+
     def settings(self) -> dict:  # JSON-able
         "Whatever beside the files decides the pixels that `read` returns: part of the cache's key."
         return {}
@@ -129,8 +136,7 @@ class ImageDataset(Dataset):
         raw, mask = self.read(index)
         image = (raw.astype(np.float32) - self.mean[:, None, None]) / self.std[:, None, None]
         if not np.isfinite(image).all():
-            where = next(iter(self.files(index)), self.names[index])
-            raise BadFileError(f"{where}: has NaN or infinite pixels, mask or fill them first")
+            raise BadFileError(f"{self._place(index)}: has NaN or infinite pixels, mask or fill them first")
         mask = torch.from_numpy(np.ascontiguousarray(mask))
         given = None
         if self.share is None:
