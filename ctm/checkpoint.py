@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
-from timm.layers import get_act_layer
+from timm.layers import get_act_layer, get_norm_layer
 from torch import Tensor
 
 from .core import check_choice, check_range, write_whole
@@ -40,7 +40,7 @@ _KINDS = {  # kinds of the options of `ClassTokenViT`, and of those of timm that
     "drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate",
     bool: "patch_evidence qkv_bias qk_norm scale_attn_norm scale_mlp_norm proj_bias pre_norm final_norm "
     "class_token no_embed_class fc_norm pool_include_prefix dynamic_img_pad fix_init",
-    str: "classifier class_reads position_rule act_layer weight_init",
+    str: "classifier class_reads position_rule act_layer weight_init embed_norm_layer pos_embed device",
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 
@@ -65,14 +65,16 @@ def _check_header(
     for name, value in options.items():
         if name not in _KIND_OF:
             raise ValueError(f"no model has the option {name!r:.40}")
-        absent = value is None and name in ("init_values", "act_layer", "fc_norm")
+        absent = value is None and name in ("init_values", "act_layer", "fc_norm", "embed_norm_layer", "device")
         if not absent and not _is_of(_KIND_OF[name], value):
             raise ValueError(f"its option {name} is {value!r:.40}")
         if name.endswith("_rate"):
             check_range(name, value, 0, 1)
     check_options(options)
     check_choice("weight_init", options.get("weight_init", ""), ("", "skip", "reset", "jax", "jax_nlhb", "moco"))
+    check_choice("pos_embed", options.get("pos_embed", "learn"), ("learn", "none"))
     get_act_layer(options.get("act_layer"))  # refuses names that it does not know
+    get_norm_layer(options.get("embed_norm_layer"))
 
 # %% ../nbs/method/08_checkpoint.ipynb #cc760bbf
 def _check_sizes(options: dict, state: dict[str, Tensor]) -> None:
@@ -104,6 +106,8 @@ def _decode(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     "Options and weights of a file, as they stand there."
     with safe_open(path, "pt") as file:
         options = json.loads((file.metadata() or {})["ctm"])
+    if isinstance(options, dict):
+        options.pop("device", None)  # where the model was built
     state = load_file(path)
     if not all(torch.isfinite(weights).all() for weights in state.values()):
         raise ValueError("holds NaN or infinite weights")

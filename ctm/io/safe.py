@@ -14,6 +14,7 @@ import json
 import os
 import re
 import stat
+import traceback
 import unicodedata
 import zipfile
 from collections.abc import Iterator
@@ -22,8 +23,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
-from torch.utils._pytree import tree_leaves
 
 from ..core import BadFileError, DatasetNotFoundError
 
@@ -87,6 +86,13 @@ _MACHINE = {  # faults of the machine or the path, which say so themselves
 }
 _BUGS = (AttributeError, NameError, ImportError, AssertionError)  # of this program, never of a file
 
+
+def _is_bug(error: Exception) -> bool:
+    "Whether an error is this program's own: of a kind that no file causes, or a `TypeError` of a line of `ctm`."
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    by_ctm = frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
+    return isinstance(error, _BUGS) or (by_ctm and isinstance(error, TypeError))
+
 # %% ../../nbs/io/01_safe.ipynb #a7c4e2f8
 def _endless(path: str | Path) -> bool:
     "Whether a reader of this path could wait for ever, as that of a pipe, or never come to an end."
@@ -108,10 +114,10 @@ def reading(
         raise BadFileError(f"{path}: is a pipe, a socket or a device, not a file; {remedy}")
     try:
         yield
-    except (BadFileError, DatasetNotFoundError, *_BUGS):
+    except (BadFileError, DatasetNotFoundError):
         raise
     except Exception as error:  # libraries raise many kinds
-        if isinstance(error, OSError) and error.errno in _MACHINE:
+        if _is_bug(error) or (isinstance(error, OSError) and error.errno in _MACHINE):
             raise
         reason = printable(f"{type(error).__name__}: {error}", 300)
         raise BadFileError(f"{path}: {wrong} ({reason}); {remedy}") from error
@@ -174,6 +180,9 @@ def read_torch(
     path: str | Path,  # file written by `torch.save`
 ) -> object:  # tensors, numbers, texts, dicts and lists of them
     "What a file of `torch.save` holds, without running code and without unpacking a bomb; to be called in `reading`."
+    import torch
+    from torch.utils._pytree import tree_leaves
+
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     held = Path(path).stat().st_size
