@@ -21,7 +21,7 @@ TOGETHER = ("test_survive", "test_launch", "test_browser", "test_site")  # parts
 QUICK = ("method", "layers", "io", "data", "datasets")  # packages whose notebooks and tests are quick
 LONGEST = (  # parts of names, the longest first
     "test_survive", "test_site", "tutorials/attention", "own_data", "[sensitivity", "other_data[segmentation]",
-    "other_data[specialized]", "[benchmark", "tutorials/satellite", "tutorials/quickstart", "test_killed_run",
+    "other_data[specialized]", "[benchmark", "tutorials/satellite", "tutorials/quickstart",
     "tutorials/own_images", "test_launch", "test_endings", "test_memory_does_not_grow",
 )  # fmt: skip
 settings.register_profile(  # the same few examples at every run; CTM_EXAMPLES=1000 for a long one

@@ -1,4 +1,4 @@
-"Every notebook runs, one test each, by nbdev's own runner."
+"Every notebook runs, one test each, by nbdev's own runner; long reports run with fewer epochs."
 
 import os
 
@@ -6,14 +6,29 @@ import nbdev.test
 import pytest
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
+from papermill.iorw import load_notebook_node, write_ipynb
+from papermill.parameterize import parameterize_notebook
 
 CFG = get_config()
 NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: (not path.name[0].isdigit(), path))  # the library first
+SHORTER = {  # report -> parameters of its test
+    "sensitivity": dict(changes=dict(epochs=4)),
+    "own_data": dict(epochs=4),
+}
+
+
+def shortened(notebook, folder):
+    "Copy of a report with parameters that take less time."
+    node = parameterize_notebook(load_notebook_node(str(notebook)), SHORTER[notebook.stem])
+    write_ipynb(node, str(folder / notebook.name))
+    return folder / notebook.name
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.relative_to(CFG.nbs_path).as_posix())
-def test_notebook(notebook):
+def test_notebook(notebook, tmp_path):
     before = dict(os.environ)  # the runner shares this process: a notebook's variables end with it
+    if notebook.stem in SHORTER:
+        notebook = shortened(notebook, tmp_path)
     try:
         ok, _ = nbdev.test.test_nb(notebook.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
     finally:
