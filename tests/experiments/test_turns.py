@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 from ctm.experiments.results import load_results
 from ctm.synthetic.sets import make_synthetic
 
