@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..core import BadFileError, atomic_path, log
-from .cache import cache_root
 from .dataset import evenly
+from ..io.contents import cache_root, content_digests
 from ..io.images import read_sparse
 from ..io.safe import read_json, reading
 
@@ -66,8 +66,9 @@ def band_statistics(
     chosen = [files[i] for i in evenly(len(files), 500)]
     place = None
     if cache_root():
-        facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in chosen]
-        key = hashlib.sha256(json.dumps([facts, as_rgb]).encode()).hexdigest()[:16]
+        digests = content_digests(chosen)
+        facts = [as_rgb, *(digests[file] for file in chosen)]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
         place = cache_root() / f"bands-{key}.json"
         known = _stored(place) if place.is_file() else None
         if known is not None:

@@ -153,9 +153,6 @@ class WithMasks(Wrapped):
     def files(self, index: int) -> list[Path]:
         return [*self.dataset.files(index), self.masks[index]]
 
-    def settings(self) -> dict:
-        return self.dataset.settings() | dict(masks=str(self.folder))
-
     def digest(self) -> str:  # 8 hexadecimal digits
         "Fingerprint of all masks' files."
         found = hashlib.sha256()

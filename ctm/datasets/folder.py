@@ -6,7 +6,6 @@
 __all__ = ['find_images', 'read_values', 'Folder', 'load']
 
 # %% ../../nbs/datasets/07_folder.ipynb #b7d804b5
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,11 +91,6 @@ def _common_bands(
             )
     return first[0]
 
-
-def _digest(labels: np.ndarray | None) -> str | None:
-    "Fingerprint of the labels, for the cache's key."
-    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16]
-
 # %% ../../nbs/datasets/07_folder.ipynb #9e32d5b2
 class Folder(ImageDataset):
     "A user's images of any size, with labels from a table or from masks."
@@ -161,10 +155,8 @@ class Folder(ImageDataset):
     def settings(self) -> dict:
         return dict(
             mean=self.mean.tolist(),
-            masks=[str(mask) for mask in self.masks],
             as_rgb=self.as_rgb,
             values=self.values.values,
-            labels=_digest(self.table.labels),
         )
 
     def files(self, index: int) -> list[Path]:

@@ -9,12 +9,13 @@ __all__ = ['METRICS', 'Result', 'load_result', 'keep', 'keeping', 'load_results'
 import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core import BadFileError, atomic_path, repo_root, runs_root, versions, write_whole
+from ..core import BadFileError, atomic_path, log, repo_root, runs_root, versions, write_whole
 from ..io.safe import file_part, inside, read_text, reading
 from ..runtime.distributed import join_processes, wait_for_all
 from ..train.config import Config
@@ -33,11 +34,15 @@ def result_file(
     variant: str = "",  # whatever else tells the run from others: stage two's masks, network and testing
 ) -> Path:  # path under runs/results
     "File of a run's result."
-    kind = "embedded" if data.synthetic else "real"
-    name = "" if method == "paper" else f"{method}-"
-    stem = f"{config.dataset}-{config.preset}-{kind}-{file_part(data.name)}-{name}{config.key()}-seed{seed}"
-    stem += f"-{variant}" if variant else ""
-    return inside(runs_root() / "results", f"{stem}.json".replace("/", "_"))
+    parts = [config.dataset, config.preset, "embedded" if data.synthetic else "real", file_part(data.name)]
+    if data.identity:
+        parts.append(data.identity[:8])
+    if method != "paper":
+        parts.append(method)
+    parts += [config.key(), f"seed{seed}"]
+    if variant:
+        parts.append(variant)
+    return inside(runs_root() / "results", f"{'-'.join(parts)}.json".replace("/", "_"))
 
 # %% ../../nbs/experiments/01_results.ipynb #3d8fc07d
 def files_of(
@@ -59,6 +64,7 @@ class Result:
     source: str = ""  # name of the data's folder
     versions: dict = field(default_factory=versions)
     extra: dict = field(default_factory=dict)  # lower bounds and other scores of the same run
+    identity: str = ""  # fingerprint of the data's content, as in `DataSource`
 
     def settings(self) -> Config:  # configuration as an object
         "Configuration of the run; fields that are younger than the file have their defaults."
@@ -67,7 +73,7 @@ class Result:
     @property
     def data(self) -> DataSource:
         "Data that the run saw."
-        return DataSource(self.embedded, self.source)
+        return DataSource(self.embedded, self.source, identity=self.identity)
 
     @property
     def stage(self) -> int:  # 1: pseudo-masks; 2: a segmentation network trained on masks
@@ -97,7 +103,7 @@ class Result:
 
 # %% ../../nbs/experiments/01_results.ipynb #2935e169
 _KINDS = dict(metrics=dict, config=dict, seed=int, embedded=bool, seconds=int | float, source=str)
-_KINDS |= dict(versions=dict, extra=dict)  # types of a result's fields
+_KINDS |= dict(versions=dict, extra=dict, identity=str)  # types of a result's fields
 
 
 def load_result(
@@ -126,14 +132,32 @@ def keep(
     kept: str | Path | None = None,  # folder of kept results; None: figures/results in the repository
 ) -> Result:  # as it is kept
     "Kept result, or a new one; it is kept where `kept` or the variable CTM_KEEP=1 (`make reports`) asks for it."
-    file = Path(kept or repo_root() / "figures" / "results") / path.name
-    if file.exists() and not again:
+    folder = Path(kept or repo_root() / "figures" / "results")
+    file = _kept_file(folder, path.name)
+    if file and not again:
         return load_result(file)
     made = make()
     if keeping(kept):
-        with atomic_path(file) as temporary:
+        with atomic_path(folder / path.name) as temporary:
             shutil.copyfile(made.path(), temporary)
     return made
+
+
+def _kept_file(folder: Path, name: str) -> Path | None:
+    "File of a kept result: on the same data, or on the only ones there are where the data themselves are not here."
+    if (folder / name).exists():
+        return folder / name
+    alike = [file for file in sorted(folder.glob("*.json")) if _anonymous(file.name) == _anonymous(name)]
+    if len(alike) == 1 and name == _anonymous(name):
+        return alike[0]
+    if alike:
+        log.warning("%s is a result on other data of this name: it is not used", alike[0].name)
+    return None
+
+
+def _anonymous(name: str) -> str:
+    "Name of a result's file without the identity of its data."
+    return re.sub(r"-[0-9a-f]{8}(?=-)", "", name)
 
 # %% ../../nbs/experiments/01_results.ipynb #6434aa5a
 def keeping(
@@ -147,7 +171,7 @@ def load_results(
     folder: str | Path | None = None,  # folder of results; None: runs/results, and figures/results with the kept ones
     method: str = "paper",  # name of a method, or "all"
     stage: int = 1,  # 1: pseudo-masks; 2: segmentation networks trained on them
-    **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, that must match
+    **conditions,  # fields of the configuration, or `seed`, `embedded`, `source`, `identity`, that must match
 ) -> list[Result]:  # sorted by file name, each run once
     "Results on disk that meet the conditions; one's own runs go before the kept ones."
     folders = [Path(folder)] if folder else [repo_root() / "figures" / "results", runs_root() / "results"]
@@ -158,7 +182,7 @@ def load_results(
         if result.stage != stage or method not in ("all", result.method):
             continue
         values = dataclasses.asdict(result.settings())
-        values |= dict(seed=result.seed, embedded=result.embedded, source=result.source)
+        values |= dict(seed=result.seed, embedded=result.embedded, source=result.source, identity=result.identity)
         if all(values.get(name) == value for name, value in conditions.items()):
             found.append(result)
     return found
@@ -171,7 +195,7 @@ def siblings(
 ) -> list[Result]:  # `result` itself among them, all seeds
     "Results of the same method on the same data whose configuration differs in one field at most."
     mine = result.settings()
-    same_data = dict(embedded=result.embedded, source=result.source, dataset=mine.dataset)
+    same_data = dict(embedded=result.embedded, source=result.source, identity=result.identity, dataset=mine.dataset)
     found = load_results(folder, result.method, **same_data)
     same = {varying: getattr(mine, varying)}
     return [r for r in found if dataclasses.replace(r.settings(), **same) == mine]

@@ -79,7 +79,7 @@ def run_of(
     "Run of a method with a configuration and a seed."
     check_range("seed", seed, 0, 2**63 - 1, whole=True)
     method = method_of(method)
-    return Run(method.settings(config), seed, data_source(config, root), method)
+    return Run(method.settings(config), seed, data_source(config, root, content=True), method)
 
 # %% ../../nbs/experiments/03_run.ipynb #d1ae948a
 def once(
@@ -144,7 +144,9 @@ def _make(run: Run, again: bool, fit_options: dict) -> Result:
     extra |= bounds(model, val, run.config, run.seed, maps_of)
     if train.background is not None:  # what papers on objects (VOC, COCO) report
         extra["train_given_labels"] = given_scores(model, train, run.config, maps_of)
-    return Result(metrics, run.config.stored(), run.seed, run.data.synthetic, seconds, run.data.name, extra=extra)
+    data = run.data
+    stored = run.config.stored()
+    return Result(metrics, stored, run.seed, data.synthetic, seconds, data.name, extra=extra, identity=data.identity)
 
 # %% ../../nbs/experiments/03_run.ipynb #be5d015b
 def _trained(run: Run, train: ImageDataset, val: ImageDataset, fit_options: dict) -> tuple[nn.Module, dict]:

@@ -23,6 +23,7 @@ from torch import nn
 
 from ..core import absolute, atomic_path, data_root, log, versions
 from ..data.dataset import ImageDataset, evenly
+from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
@@ -160,10 +161,11 @@ def train_folder(
     **fit_options,  # options of `ctm.fit`: num_workers, devices, precision, ...
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
     "Trained model of a plan, with its scores on the validation images."
-    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}"
+    data = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
+    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(data)[:8]}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, **fit_options)
-    data = plan.train
-    masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
+    seen = plan.train
+    masker = Masker(model, plan.config, seen.mean, seen.std, seen.classes, seen.mask_colors, seen.background)
     rows = {f"labels {labels}": _scores(plan, model, labels) for labels in ("predicted", "given")}
     scores = pd.DataFrame(rows, dtype=float).T
     facts = dict(scores=scores.T.to_dict(), config=dataclasses.asdict(plan.config), seed=seed, versions=versions())

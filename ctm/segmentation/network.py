@@ -23,11 +23,13 @@ from torch.nn import functional as F
 
 from ..core import IGNORE, check_choice, check_range
 from ..data.dataset import ImageDataset
+from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import random_view
 from ..io.safe import reading
+from ..train.claim import claim_folder
 from ..train.schedule import learning_rate_scale
-from ..train.trainer import TrainingModule, claim_folder, train_module
+from ..train.trainer import TrainingModule, train_module
 
 # %% ../../nbs/segmentation/01_network.ipynb #930101f9
 def _poly_scale(step: int, steps: int, warmup: float = 0.05, power: float = 0.9) -> float:
@@ -204,7 +206,7 @@ def fit_segmentation(
 ) -> SegmentationNet:  # in evaluation mode
     "Network trained on a data set's masks; a fit that was stopped is continued."
     folder = Path(folder)
-    claim_folder(folder, segmentation.key() + marks, seed)
+    claim_folder(folder, segmentation.key() + marks, seed, dict(train=identify(train)))
     torch.manual_seed(seed)
     module = _SegmentationModule(_build_network(segmentation, train), segmentation, size, train.upright, seed)
     full = len(train) >= segmentation.batch_size  # a batch of one would have no variance to normalise by

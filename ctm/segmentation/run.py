@@ -209,7 +209,8 @@ class _SecondStage:
         extra |= dict(testing=self.testing_name or "plain") | facts
         extra |= dict(segmentation=dataclasses.asdict(segmentation), classes=val.mask_classes)
         source = self.tested.data
-        return Result(metrics, config.stored(), self.tested.seed, source.synthetic, seconds, source.name, extra=extra)
+        known = dict(extra=extra, identity=source.identity)
+        return Result(metrics, config.stored(), self.tested.seed, source.synthetic, seconds, source.name, **known)
 
 # %% ../../nbs/segmentation/02_run.ipynb #efccd952
 def _testing_name(

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import absolute, data_root
-from ..data.cache import cache_root, cached
+from ..data.cache import cached
 from ..data.dataset import ImageDataset, check_options, is_synthetic
+from ..data.identity import identify, identity_key
+from ..io.contents import cache_root
 from ..synthetic.sets import make_synthetic, set_name
 from .config import Config
 
@@ -23,11 +25,12 @@ SYNTHETIC_SIZE = dict(voc2012=1024, coco2014=640, ade20k=384, dfc2020=512, endot
 
 @dataclass(frozen=True)
 class DataSource:
-    "Data of a run, as results tell them apart: known without reading them."
+    "Data of a run, as results tell them apart."
 
     synthetic: bool  # made by ctm, not real
     name: str  # name of the folder
     root: str | Path | None = None  # folder as it was asked for; None: the preset's own
+    identity: str = ""  # fingerprint of both splits; empty: the preset's own synthetic set, not looked at, or not here
 
 # %% ../../nbs/train/03_data.ipynb #72da1797
 def _data_folder(
@@ -45,11 +48,23 @@ def _data_folder(
 def data_source(
     config: Config,  # configuration that names the data set
     root: str | Path | None = None,  # folder of the data set, as in `_data_folder`
-) -> DataSource:  # synthetic or real, and the folder's name
-    "Identity of a configuration's data."
+    content: bool = False,  # look at the files, too, and find the identity of what is in them
+) -> DataSource:  # synthetic or real, the folder's name, and the identity where it was asked for
+    "Data that a configuration names."
     folder = _data_folder(config, root)
     own = root is None and config.preset == "demo"
-    return DataSource(own or is_synthetic(folder), folder.name, root)
+    identity = ""
+    if content and not own and folder.is_dir():
+        splits = {split: identify(_read(config, split, folder)) for split in ("train", "val")}
+        identity = identity_key(splits)
+    return DataSource(own or is_synthetic(folder), folder.name, root, identity)
+
+
+def _read(config: Config, split: str, folder: Path) -> ImageDataset:
+    "Split of the data set in a folder, as its reader finds it."
+    module = importlib.import_module(f"ctm.datasets.{config.dataset}")
+    check_options(config.data, module.load, getattr(module, "READER", module.load))
+    return module.load(folder, split, **config.data)
 
 # %% ../../nbs/train/03_data.ipynb #1934ac96
 def load_dataset(
@@ -62,10 +77,8 @@ def load_dataset(
     folder = _data_folder(config, root)
     if root is None and config.preset == "demo":
         make_synthetic(config.dataset, folder.parent, SYNTHETIC_SIZE[config.dataset])
-    module = importlib.import_module(f"ctm.datasets.{config.dataset}")
-    check_options(config.data, module.load, getattr(module, "READER", module.load))
     place = cache_root() if cache else None
-    data = cached(module.load(folder, split, **config.data), place, config.data.get("bad", "raise"))
+    data = cached(_read(config, split, folder), place, config.data.get("bad", "raise"))
     source = data_source(config, root)
     data.synthetic = source.synthetic
     data.source = source.name

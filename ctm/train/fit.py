@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from ..core import log
 from ..data.dataset import ImageDataset
+from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import center_view, random_view
 from ..layers.heads import start_at
@@ -24,9 +25,10 @@ from ..loss import ClassTokenLoss, map_overlap
 from ..metrics import label_accuracy
 from ..model import ClassTokenViT
 from ..pruning import has_gates, head_gates, sparsity
+from .claim import claim_folder
 from .config import Config
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
-from .trainer import TrainingModule, claim_folder, train_module
+from .trainer import TrainingModule, train_module
 
 # %% ../../nbs/train/07_fit.ipynb #42de2e15
 _MODEL_FIELDS = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "qkv_bias", "final_norm")
@@ -147,7 +149,8 @@ def fit(
             f"{train.name}: {len(train)} training and {len(val)} validation images, need at least one of each"
         )
     folder = Path(folder)
-    claim_folder(folder, config.key(), seed)
+    data = dict(train=identify(train, masks=False), val=identify(val, masks=False))
+    claim_folder(folder, config.key(), seed, data)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
