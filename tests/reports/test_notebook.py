@@ -1,5 +1,6 @@
 "Report notebooks by papermill: on other data, by two processes, without a network, refused, and as one graph."
 
+import ast
 import importlib.util
 import json
 import os
@@ -7,12 +8,37 @@ import re
 import subprocess
 import sys
 
+import papermill
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
 
+REPORTS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if path.stem != "index")
 TINY = dict(embed_dim=32, depth=2, num_heads=4, epochs=1)
+
+
+def parameters_of(report):
+    "Names and annotations of a report's parameters, by Python's own parser."
+    cells = json.loads(report.read_text(encoding="utf-8"))["cells"]
+    (source,) = ("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    body = [node for node in ast.parse(source).body if not isinstance(node, ast.ImportFrom)]
+    assert all(isinstance(node, ast.AnnAssign) for node in body)
+    return {node.target.id: ast.unparse(node.annotation) for node in body}
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda path: path.stem)
+def test_papermill_reads_every_parameter(report, caplog):
+    "Those that it does not read are greeted with `Passed unknown parameter`."
+    found = papermill.inspect_notebook(report)
+    assert {name: known["inferred_type_name"] for name, known in found.items()} == parameters_of(report)
+    assert not caplog.records
+    help = CliRunner().invoke(papermill_command, [str(report), "--help-notebook"]).output
+    for name, known in found.items():
+        assert known["help"], f"{name} has no comment on its last line"
+        assert f"  {name}: " in help and known["help"] in help
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +46,7 @@ def polyps(tmp_path_factory):
     return make_synthetic("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
 
 
-def papermill(report, folder, **parameters):
+def run_report(report, folder, **parameters):
     given = json.dumps(dict(dataset="kvasir_seg", changes=TINY) | parameters)  # JSON is YAML
     command = [sys.executable, "-m", "papermill", f"nbs/{report}.ipynb", str(folder / f"{report}.ipynb"), "-y", given]
     env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "CTM_KEEP")} | {"CTM_RUNS": str(folder)}
@@ -29,7 +55,7 @@ def papermill(report, folder, **parameters):
 
 @pytest.mark.parametrize("report", ["specialized", "segmentation", "ablation"])
 def test_report_on_other_data(report, polyps, tmp_path):
-    done = papermill(report, tmp_path, root=str(polyps), seeds=[5])
+    done = run_report(report, tmp_path, root=str(polyps), seeds=[5])
     assert done.returncode == 0, done.stderr[-2000:]
     results = list(tmp_path.glob("results/*.json"))
     assert results and all(path.stem.count("-seed5") for path in results)
@@ -49,7 +75,7 @@ def test_report_on_other_data(report, polyps, tmp_path):
     ],
 )
 def test_report_refuses(report, parameters, message, tmp_path):
-    done = papermill(report, tmp_path, **parameters)
+    done = run_report(report, tmp_path, **parameters)
     assert done.returncode == 1
     assert message in done.stderr
 
@@ -71,7 +97,7 @@ def test_the_paper_is_one_graph(tmp_path):
 
 
 def test_one_report_by_two_processes(polyps, tmp_path):
-    done = papermill("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
+    done = run_report("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
     assert result["extra"]["processes"] == 2
