@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import papermill
 import pytest
@@ -39,6 +40,19 @@ def test_papermill_reads_every_parameter(report, caplog):
     for name, known in found.items():
         assert known["help"], f"{name} has no comment on its last line"
         assert f"  {name}: " in help and known["help"] in help
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_the_outputs_folder_is_in_every_clone():
+    "papermill makes no folder for its output, and README's lines are printed to be run at once."
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+
+    tracked = {Path(name).parent for name in git("ls-files").stdout.splitlines()}
+    told = re.findall(r"papermill nbs/\S+ (\S+\.ipynb)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(told) > 1 and {Path(output).parent for output in told} <= tracked
+    assert git("check-ignore", *told).stdout.split() == told, "what is written there is nobody's change"
 
 
 @pytest.fixture(scope="module")
