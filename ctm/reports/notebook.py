@@ -6,6 +6,8 @@
 __all__ = ['check_parameters']
 
 # %% ../../nbs/reports/11_notebook.ipynb #5f5207cf
+import dis
+import html
 import os
 import shutil
 import signal
@@ -13,7 +15,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import format_exception
+from types import TracebackType
+from typing import get_args
 
+from IPython import get_ipython
+from IPython.display import display
 from papermill.cli import papermill
 from papermill.clientwrap import CellExecutionError, PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
@@ -22,20 +29,75 @@ from papermill.exceptions import PapermillExecutionError
 from ..core import atomic_path, check_choice
 from ..runtime.interrupt import RESUME, SIGNALS, stoppable
 
+# %% ../../nbs/reports/11_notebook.ipynb #b99812bb
+def _foreseen(error: BaseException, trace: TracebackType | None) -> bool:
+    "Whether an error is of the library's own class, was raised by its lines on purpose, or names the file it is about."
+    named = isinstance(error, OSError) and error.filename is not None
+    if named or type(error).__module__.startswith("ctm."):
+        return True
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if not trace or not trace.tb_frame.f_globals.get("__name__", "").startswith("ctm."):
+        return False
+    deed = dis.opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]]
+    return isinstance(error, ValueError | OSError | RuntimeError) and deed == "RAISE_VARARGS"
+
+# %% ../../nbs/reports/11_notebook.ipynb #93b6bfb0
+def _show_error(shell: object, kind: type, error: BaseException, trace: TracebackType | None, tb_offset=None) -> None:
+    "Error as IPython shows it; one that is foreseen as its sentence, below a traceback that is folded."
+    if not _foreseen(error, trace):
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+        return
+    whole = "".join(format_exception(kind, error, trace))
+    folded = f"<details><summary>traceback</summary><pre>{html.escape(whole)}</pre></details>"
+    display({"text/html": folded, "text/plain": whole}, raw=True)
+    error._render_traceback_ = lambda: [f"{kind.__name__}: {error}"]  # IPython asks an error how it looks
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    del error._render_traceback_
+
+
+def _tell_briefly() -> None:
+    "Kernel that shows errors so from now on; nothing outside a kernel."
+    shell = get_ipython()
+    if hasattr(shell, "kernel"):
+        shell.set_custom_exc((Exception,), _show_error)
+
+# %% ../../nbs/reports/11_notebook.ipynb #e8697363
+_KINDS = {  # kind -> its name, and how papermill is given it; {name} stands for the parameter
+    str: ("text", "give it as text: -r {name} TEXT, or quoted in -y"),
+    bool: ("True or False", "write -p {name} True"),
+    int: ("a whole number", "write -p {name} NUMBER"),
+    float: ("a number", "write -p {name} NUMBER"),
+    list: ("a list", "papermill takes it as -y '{name}: [...]'"),
+    dict: ("a table", "papermill takes it as -y '{name}: {{...}}'"),
+}
+
+
+def _refuse_kind(name: str, value: object, annotation: object) -> None:
+    "Refusal of a parameter's value that is of none of the kinds in its annotation."
+    kinds = [kind for kind in get_args(annotation) or [annotation] if kind is not type(None)]
+    if value is None and len(kinds) < len(get_args(annotation)):
+        return
+    right = (*kinds, int) if float in kinds else tuple(kinds)
+    if isinstance(value, right) and (bool in kinds or not isinstance(value, bool)):
+        return
+    word, hint = _KINDS[kinds[0]]
+    raise ValueError(f"{name}={value!r} is not {word}; {hint.format(name=name)}")
+
 # %% ../../nbs/reports/11_notebook.ipynb #0143b08e
 def check_parameters(
     variables: dict,  # the notebook's `globals()`, before anything else was defined
     *allowed: str,  # names of the parameters
 ) -> None:
     "Refusal of a plain variable that is not a parameter of the notebook, and of a parameter of another kind."
+    _tell_briefly()
     for name, value in variables.items():
-        if not name.startswith("_") and isinstance(value, str | int | float | None):
+        many = isinstance(value, list | dict) and name.islower() and value != [*allowed]  # no constant, not IPython's
+        if not name.startswith("_") and (many or isinstance(value, str | int | float | None)):
             check_choice("parameter", name, allowed)
-    for name, kind in variables.get("__annotations__", {}).items():
-        kind = kind | int if kind in (float, float | None) else kind
-        if name in allowed and not isinstance(variables.get(name), kind):
-            hint = f"; papermill takes it as -y '{name}: ...'" if kind in (list, dict) else ""
-            raise ValueError(f"{name}={variables.get(name)!r} is not a {getattr(kind, '__name__', kind)}{hint}")
+    for name, annotation in variables.get("__annotations__", {}).items():
+        if name in allowed:
+            _refuse_kind(name, variables.get(name), annotation)
 
 # %% ../../nbs/reports/11_notebook.ipynb #3e132d31
 class _StoppableClient(PapermillNotebookClient):
@@ -104,7 +166,7 @@ def execute(
         if _StoppableClient.stopped:
             print(f"{target}: stopped; the same command goes on", file=sys.stderr)
             return RESUME
-        print(f"{error}\n{failed}: the notebook as far as it came", file=sys.stderr)
+        print(f"{failed}: the notebook as far as it came\n{str(error).strip()}", file=sys.stderr)
         return 1
     failed.unlink(missing_ok=True)
     return 0

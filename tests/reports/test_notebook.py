@@ -11,9 +11,17 @@ from pathlib import Path
 
 import papermill
 import pytest
+import torch
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 
+from ctm.core import check_choice, check_range
+from ctm.data.transforms import resize_mask
+from ctm.datasets.folder import find_images
+from ctm.io.images import read_image
+from ctm.reports.notebook import _foreseen
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
 
@@ -84,14 +92,69 @@ def test_report_on_other_data(report, polyps, tmp_path):
     [
         ("specialized", dict(dataset=None, root="/nowhere"), "is the folder of one data set: name it"),
         ("pseudomasks", dict(dataset="voc2021"), "voc2021"),
-        ("qualitative", dict(methods=["cam"]), "need 'paper' among them"),
-        ("segmentation", dict(root="/nowhere"), "/nowhere"),
+        ("qualitative", dict(dataset="kvasir_seg", methods=["cam"]), "need 'paper' among them"),
+        ("segmentation", dict(dataset="kvasir_seg", root="/nowhere"), "/nowhere"),
+        ("sensitivity", dict(dataset="dfc"), "dataset='dfc' is unknown"),
+        ("sensitivity", dict(lam=-1), "lam=-1.0 is out of range"),
+        ("sensitivity", dict(lamda=0.1), "parameter='lamda' is unknown"),
+        ("sensitivity", dict(sedes=[0]), "parameter='sedes' is unknown"),
+        ("sensitivity", dict(root="/nowhere"), "/nowhere/ROIs0000_validation: no DFC2020 labels"),
+        ("own_data", dict(images=202405), "images=202405 is not text; give it as text: -r images TEXT"),
+        ("own_data", dict(out=1e3), "out=1000.0 is not text; give it as text: -r out TEXT"),
+        ("own_data", dict(size=64.0), "size=64.0 is not a whole number; write -p size NUMBER"),
+        ("own_data", dict(seed=True), "seed=True is not a whole number; write -p seed NUMBER"),
+        ("own_data", dict(background="yes"), "background='yes' is not True or False; write -p background True"),
+        ("real_tiles", dict(dubai_changes="{}"), "papermill takes it as -y 'dubai_changes: {...}'"),
     ],
 )
-def test_report_refuses(report, parameters, message, tmp_path):
-    done = run_report(report, tmp_path, **parameters)
+def test_report_refuses(report, parameters, message, tmp_path, monkeypatch):
+    "The report's cells as papermill writes them, in this process: the first that fails says why."
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path))
+    book = load_notebook_node(str(ROOT / "nbs" / f"{report}.ipynb"))
+    cells = [cell.source for cell in parameterize_notebook(book, parameters).cells if cell.cell_type == "code"]
+    variables = {}
+    with pytest.raises((ValueError, FileNotFoundError, RuntimeError), match=re.escape(message)) as caught:
+        for source in cells[:4]:
+            exec(source, variables)
+    assert _foreseen(caught.value, caught.tb), "a sentence, without a traceback"
+
+
+def a_slip():
+    return int("x")
+
+
+@pytest.mark.parametrize(
+    ("call", "short"),
+    [
+        (lambda: read_image(ROOT / "Makefile"), True),  # BadFileError
+        (lambda: find_images(ROOT / "nowhere"), True),  # DatasetNotFoundError
+        (lambda: open(ROOT / "nowhere"), True),  # of the system, which names the file
+        (lambda: check_range("lam", -1, 0), True),
+        (lambda: check_range("lam", -1, "0"), False),  # a TypeError of the library's lines
+        (lambda: check_choice("dataset", "voc", 1), False),
+        (lambda: resize_mask(None, (2, 2)), False),
+        (lambda: torch.zeros(2) + torch.zeros(3), False),
+        (a_slip, False),
+    ],
+)
+def test_errors_that_are_one_sentence(call, short):
+    with pytest.raises(Exception) as caught:  # noqa: B017
+        call()
+    assert _foreseen(caught.value, caught.tb) == short
+
+
+def test_papermill_ends_with_the_sentence(tmp_path):
+    "A number that papermill read where text is wanted: one sentence, below no traceback but papermill's own."
+    given = [str(tmp_path / "out.ipynb"), "-p", "lam", "0.01", "-p", "root", "2024_05", "--no-progress-bar"]
+    command = [sys.executable, "-m", "papermill", "nbs/sensitivity.ipynb", *given]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1
-    assert message in done.stderr
+    sentence = "ValueError: root=202405 is not text; give it as text: -r root TEXT, or quoted in -y"
+    assert done.stderr.strip().endswith(f'Exception encountered at "In [3]":\n{sentence}')
+    assert "unknown parameter" not in done.stderr
+    outputs = [out for cell in load_notebook_node(given[0]).cells for out in cell.get("outputs", [])]
+    (folded,) = [out.data["text/html"] for out in outputs if out.output_type == "display_data"]
+    assert folded.startswith("<details>") and "check_parameters(globals(), *names)" in folded
 
 
 @pytest.mark.skipif(importlib.util.find_spec("snakemake") is None, reason="Snakemake needs Python 3.11")
@@ -115,30 +178,6 @@ def test_one_report_by_two_processes(polyps, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
     assert result["extra"]["processes"] == 2
-
-
-@pytest.mark.parametrize(
-    "parameter, message",
-    [
-        (["dataset", "dfc"], "dataset='dfc' is unknown"),
-        (["lam", "-1"], "lam=-1.0 is out of range"),
-        (["lamda", "0.1"], "parameter='lamda' is unknown"),
-        (["root", "/nowhere"], "/nowhere/ROIs0000_validation: no DFC2020 labels"),
-    ],
-)
-def test_papermill_refuses(parameter, message, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "nbs/sensitivity.ipynb",
-        str(tmp_path / "out.ipynb"),
-        "-p",
-        *parameter,
-    ]
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert message in done.stderr
 
 
 def test_the_demo_runs_where_there_is_no_network(tmp_path):
