@@ -134,13 +134,15 @@ def _best_precision() -> str:  # option of Lightning's `Trainer`
 
 # %% ../../nbs/train/06_trainer.ipynb #c0e73175
 class _EpochBar(Callback):
-    "Progress bar over all steps, with the time left and the last epoch's numbers."
+    "Progress over all steps, with the time left and the last epoch's numbers."
 
     shown = ("bce", "ce", "sparsity", "val_accuracy")  # of what is logged
 
     def on_train_start(self, trainer, module):
-        steps = trainer.estimated_stepping_batches
-        self.bar = Progress(total=steps, initial=trainer.global_step, desc="fitting", unit="step")
+        data = trainer.datamodule.train
+        about = f"{getattr(data, 'name', 'data')}, {len(data):,} images, {trainer.max_epochs} epochs, "
+        how = dict(total=trainer.estimated_stepping_batches, initial=trainer.global_step, unit="step")
+        self.bar = Progress(desc="fitting", about=about, parts=True, **how)
 
     def on_train_batch_end(self, trainer, module, *_):
         self.bar.update(trainer.global_step - self.bar.n)
@@ -148,8 +150,10 @@ class _EpochBar(Callback):
     def on_train_epoch_start(self, trainer, module):
         found = {k: f"{float(v):.3f}" for k, v in trainer.callback_metrics.items() if k in self.shown}
         self.bar.set_postfix(found, refresh=False)
+        self.bar.part(f"epoch {trainer.current_epoch} of {trainer.max_epochs}")
 
     def on_train_end(self, trainer, module):
+        self.on_train_epoch_start(trainer, module)
         self.bar.close()
 
     def on_exception(self, trainer, module, error):
