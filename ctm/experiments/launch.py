@@ -20,6 +20,7 @@ from ..core import check_range
 from .results import Result
 from .run import run
 from ..runtime.interrupt import asked, finishing, stoppable
+from ..runtime.progress import pass_on
 from ..train.config import Config
 
 # %% ../../nbs/experiments/05_launch.ipynb #671c5305
@@ -45,16 +46,16 @@ def launch_run(
 # %% ../../nbs/experiments/05_launch.ipynb #f4fd269e
 def _launch(command: list[str]) -> tuple[int, str]:
     "Exit code and errors of torchrun; a request to stop is handed on, and waits until all processes have saved."
-    with stoppable(), finishing(), tempfile.TemporaryFile("w+") as errors:
+    with stoppable(), finishing(), tempfile.NamedTemporaryFile() as errors, open(errors.name) as said:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         while process.poll() is None:
             if asked():
                 process.send_signal(signal.SIGTERM)
                 process.wait()
             time.sleep(0.1)
-        errors.seek(0)
-        said = errors.read()
-    return process.returncode, said
+            pass_on(said)
+        pass_on(said)
+        return process.returncode, Path(errors.name).read_text()
 
 # %% ../../nbs/experiments/05_launch.ipynb #8c78d4b7
 def _main() -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ctm.experiments.launch import _launch
 from ctm.experiments.results import load_results
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
@@ -40,6 +41,13 @@ def runs(tmp_path_factory):
         done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
     return found
+
+
+def test_processes_that_are_started_are_heard_while_they_work(capsys):
+    talk = "import sys, time; print('a warning', 'ctm: fitting: 9 steps', sep=chr(10), file=sys.stderr, flush=True)"
+    code, said = _launch([sys.executable, "-c", f"{talk}; time.sleep(0.5); sys.exit(3)"])
+    assert (code, said) == (3, "a warning\nctm: fitting: 9 steps\n")
+    assert capsys.readouterr().err == "ctm: fitting: 9 steps\n"
 
 
 @pytest.mark.xdist_group("launch")

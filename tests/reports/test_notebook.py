@@ -79,6 +79,7 @@ def run_report(report, folder, **parameters):
 def test_report_on_other_data(report, polyps, tmp_path):
     done = run_report(report, tmp_path, root=str(polyps), seeds=[5])
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "\nctm: fitting: " in done.stderr, "papermill's log is not silent"
     results = list(tmp_path.glob("results/*.json"))
     assert results and all(path.stem.count("-seed5") for path in results)
     table = (tmp_path / "tables" / f"{report}-synthetic-kvasir_seg-demo.csv").read_text()
@@ -176,6 +177,7 @@ def test_the_paper_is_one_graph(tmp_path):
 def test_one_report_by_two_processes(polyps, tmp_path):
     done = run_report("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "ctm: fitting: kvasir_seg, " in done.stderr
     (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
     assert result["extra"]["processes"] == 2
 

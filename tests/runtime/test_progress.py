@@ -26,8 +26,8 @@ def lines(capsys):
 
 
 def work(clock, seconds, **options):
-    for _ in Progress(seconds, **options):
-        clock.seconds += _
+    for duration in Progress(seconds, **options):
+        clock.seconds += duration
 
 
 def test_a_line_at_the_start_one_a_minute_and_one_at_the_end(clock, capsys):
@@ -127,6 +127,15 @@ def test_a_kernel_speaks_where_its_client_answers_no_questions(answers, clock, c
     assert not shown
     assert said.startswith("\nctm: masking: 10 steps, about") == (not answers)
     assert said.count("\n") == (0 if answers else 5)
+
+
+def test_a_notebook_that_is_run_for_its_outputs_does_not_keep_the_lines(clock, capfd, monkeypatch):
+    kept = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", kept)
+    monkeypatch.setattr(progress, "get_ipython", SimpleNamespace)
+    work(clock, [20.0] * 10, desc="masking")
+    assert not kept.getvalue()
+    assert capfd.readouterr().err.count("ctm: masking: ") == 4
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
