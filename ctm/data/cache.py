@@ -97,7 +97,7 @@ def _decode(
     kept = []  # indices of the images that are in the arrays
     sums = []
     reasons = []
-    for index in Progress(range(len(dataset)), desc=f"decoding {dataset.name}"):
+    for index in Progress(range(len(dataset)), desc=f"decoding {dataset.name}", unit="image"):
         try:
             parts = _sample(dataset, index)
         except BadFileError as error:

@@ -180,7 +180,7 @@ def _described(dataset: ImageDataset, columns: int, limit: int) -> "tuple[Figure
     shown = set(chosen[::step][:columns])
     samples = []
     counted = []
-    for index in Progress(chosen, desc=f"counting {dataset.name}"):
+    for index in Progress(chosen, desc=f"counting {dataset.name}", unit="image"):
         sample = dataset[index]
         counted.append(dict(label=sample["label"], mask=sample["mask"]))
         if index in shown:

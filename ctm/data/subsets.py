@@ -83,7 +83,7 @@ def readable(
 
     kept = []
     reasons = []
-    for index in Progress(range(len(dataset)), desc=f"checking {dataset.name}"):
+    for index in Progress(range(len(dataset)), desc=f"checking {dataset.name}", unit="image"):
         try:
             dataset[index]
         except BadFileError as error:

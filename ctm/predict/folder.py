@@ -200,7 +200,7 @@ def mask_folder(
     options = dict(overlap=overlap, as_rgb=plan.config.data.get("as_rgb", False))
     rows = {}
     with stoppable():
-        for name in Progress(names, desc="masking"):
+        for name in Progress(names, desc=f"masking {folder.name}", unit="image"):
             source = folder / name
             target = plan.out / "masks" / _mask_name(name)
             maps = plan.out / "maps" / _map_name(name) if class_maps else None

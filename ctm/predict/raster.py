@@ -136,7 +136,7 @@ def mask_file(
         read, place = stack.enter_context(open_source(source, as_rgb))
         write = stack.enter_context(_open_target(target, size, place, masker, 1))
         write_maps = stack.enter_context(_open_target(maps, size, place, masker, len(masker.classes)))
-        for part in Progress(_blocks(size, side), desc=f"masking {source.name}"):
+        for part in Progress(_blocks(size, side), desc=f"masking {source.name}", unit="block"):
             mask, found = block_masks(masker, read, windows, part, with_maps=maps is not None, label=label)
             counts += np.bincount(mask.ravel(), minlength=len(counts))
             write(mask[None], part)

@@ -30,7 +30,7 @@ def _original_masks(
         raise ValueError(f"values={list(values)}: need {len(data.mask_classes)} numbers from 0 to {IGNORE - 1}")
     lut = np.full(IGNORE + 1, IGNORE, np.uint8)
     lut[: len(values)] = values
-    for index in Progress(range(len(data)), desc=f"exporting {data.name}"):
+    for index in Progress(range(len(data)), desc=f"exporting {data.name}", unit="image"):
         yield data.names[index], lut[data.to_original(index, data.mask(index))]
 
 # %% ../../nbs/segmentation/03_submission.ipynb #5e41fc03
