@@ -114,6 +114,8 @@ def load_result(
         values = json.loads(read_text(path))
         if not isinstance(values, dict) or values.pop("format") != _FORMAT:
             raise BadFileError(f"{path}: written in another format than {_FORMAT}; delete it and run again")
+        if not _KINDS.keys() - {"identity"} <= values.keys() <= _KINDS.keys():
+            raise ValueError("other fields than a result's")
         result = Result(**values)
         odd = [name for name, kind in _KINDS.items() if not isinstance(getattr(result, name), kind)]
         if odd or result.stage not in (1, 2) or not isinstance(result.method, str):

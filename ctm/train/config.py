@@ -142,6 +142,9 @@ class Config:
     def from_stored(cls, values: dict) -> "Config":  # the opposite of `stored`
         "Configuration of a stored result; fields that are younger than the file have their defaults."
         fields = {stored: name for name, stored in _STORED.items()}
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in values:
+            check_choice("field", fields.get(name, name), known)
         return cls(**{fields.get(name, name): value for name, value in values.items()})
 
     def key(self) -> str:  # 10 hexadecimal digits
