@@ -8,14 +8,14 @@ __all__ = ['band_statistics']
 # %% ../../nbs/data/11_band_statistics.ipynb #e141db62
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..core import BadFileError, atomic_path, log
+from .cache import cache_root
 from .dataset import evenly
-from ..io.contents import cache_root, content_digests
 from ..io.images import read_sparse
 from ..io.safe import read_json, reading
 
@@ -23,26 +23,48 @@ from ..io.safe import read_json, reading
 def _counted(
     files: Sequence[Path],  # images of equal band counts
     as_rgb: bool,  # read photographs as three bands
+    bad: str = "raise",  # what to do with damaged images: "raise", or "skip" them
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
     "Mean and deviation of each band over the pixels that hold data."
     count = 0
     total = 0.0
     square = 0.0
-    for file in files:
-        image, valid = read_sparse(file, as_rgb)
-        pixels = image.reshape(len(image), -1) if valid is None else image[:, valid]
-        pixels = pixels.astype(np.float64)
+    first = None  # value of each band in the first pixel
+    for pixels in _pixels(files, as_rgb, bad):
+        first = pixels[:, :1].copy() if first is None else first
+        pixels -= first
         count += pixels.shape[1]
         total += pixels.sum(1)
         square += (pixels**2).sum(1)
     if not count:
         raise BadFileError(f"{files[0].parent}: no pixel of the training images holds data")
-    mean = total / count
-    std = np.sqrt(np.maximum(square / count - mean**2, 0))
-    std[std == 0] = 1
-    return mean, std
+    shift = total / count
+    std = np.sqrt(np.maximum(square / count - shift**2, 0))
+    std[square == 0] = 1
+    return first[:, 0] + shift, std
+
+
+def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarray]:
+    "Pixels (K, n) float64 of each image that hold data; where all are damaged, the first one's error."
+    errors = []
+    for file in files:
+        try:
+            image, valid = read_sparse(file, as_rgb)
+        except BadFileError as error:
+            if bad == "raise":
+                raise
+            errors.append(error)
+            continue
+        pixels = image.reshape(len(image), -1) if valid is None else image[:, valid]
+        if pixels.shape[1]:
+            yield pixels.astype(np.float64)
+    if len(errors) == len(files):
+        raise errors[0]
 
 # %% ../../nbs/data/11_band_statistics.ipynb #57902578
+_LAYOUT = 2  # of what is counted: another number, counted again
+
+
 def _stored(
     file: Path,  # .json file of an earlier count
 ) -> tuple[np.ndarray, np.ndarray] | None:  # mean and standard deviation; None: damaged
@@ -61,19 +83,19 @@ def _stored(
 def band_statistics(
     files: Sequence[Path],  # images of equal band counts
     as_rgb: bool = False,  # read photographs as three bands
+    bad: str = "raise",  # what to do with damaged images: "raise", or "skip" them; decoding names them
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
     "Mean and deviation of each band; read from the cache where these files were counted before."
     chosen = [files[i] for i in evenly(len(files), 500)]
     place = None
     if cache_root():
-        digests = content_digests(chosen)
-        facts = [as_rgb, *(digests[file] for file in chosen)]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in chosen]
+        key = hashlib.sha256(json.dumps([_LAYOUT, facts, as_rgb]).encode()).hexdigest()[:16]
         place = cache_root() / f"bands-{key}.json"
         known = _stored(place) if place.is_file() else None
         if known is not None:
             return known
-    mean, std = _counted(chosen, as_rgb)
+    mean, std = _counted(chosen, as_rgb, bad)
     if place:
         with atomic_path(place) as temporary:
             temporary.write_text(json.dumps([mean.tolist(), std.tolist()]))
