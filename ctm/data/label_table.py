@@ -6,168 +6,100 @@
 __all__ = ['LabelTable', 'label_table', 'split_rows']
 
 # %% ../../nbs/data/04_label_table.ipynb #415b1312
-import csv
+import dataclasses
 import difflib
-import io
-import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..core import BadFileError, DatasetNotFoundError, check_range
-from ..io.safe import reading
-
-# %% ../../nbs/data/04_label_table.ipynb #a06f0c4b
-_LABEL_COLUMNS = ("label", "labels")
-_FILE_COLUMN = "file"
-_KNOWN_COLUMNS = (_FILE_COLUMN, *_LABEL_COLUMNS, "split", "group", "mask")
-_SPLITS = {"train": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}  # spelling -> split
+from ..core import BadFileError, check_range, log
+from .class_names import from_columns, from_names, is_missing
+from .dataset import warn_skipped
+from ..io.folders import files_by_spelling, find_file, without_suffix
+from ..io.tables import clean_name, name_key, read_rows
 
 # %% ../../nbs/data/04_label_table.ipynb #54c4d15f
-def _check_header(path: Path, header: list[str]) -> None:
-    "Refusal of a table without a column of files, or with two columns of one name."
-    if _FILE_COLUMN not in header:
-        hint = f"its columns are {header}"
-        for separator in ";\t|":
-            names = [name.strip() for part in header[:1] for name in part.split(separator)]
-            if _FILE_COLUMN in names:
-                hint = f"its columns are separated by {separator!r}, need ','"
-                break
-        raise BadFileError(f"{path}: has no column 'file'; {hint}")
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise BadFileError(f"{path}: has the column {twice[0]!r} twice")
+_ROLES = ("file", "label", "split", "group", "mask")  # columns that are not classes
+_BITS = {"", "0", "1"}
 
-# %% ../../nbs/data/04_label_table.ipynb #55961cec
-def _read_rows(
-    path: str | Path,  # .csv file
-) -> list[dict[str, str]]:  # one per line, values stripped; the key "" holds the line's number
-    "Rows of a table of files; `BadFileError` names the line and the remedy."
-    path = Path(path)
-    if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: there is no such table of labels")
-    with reading(path, "is not UTF-8", "save it as 'CSV UTF-8'"):
-        text = path.read_bytes().decode("utf-8-sig")
-    with reading(path, "is not a table", "save it as 'CSV UTF-8'"):
-        reader = csv.reader(io.StringIO(text, newline=None))
-        numbered = [(values, reader.line_num) for values in reader]
-    header = [name.strip() for name in numbered[0][0]] if numbered else []
-    _check_header(path, header)
-    rows = []
-    for values, line in numbered[1:]:
-        values = [value.strip() for value in values]
-        if not any(values):
-            continue
-        if len(values) != len(header):
-            raise BadFileError(
-                f"{path}, line {line}: {len(values)} values for {len(header)} columns; separate the labels "
-                "of one image by ';', and quote values that hold a comma"
-            )
-        rows.append(dict(zip(header, values, strict=True)) | {"": str(line)})
-    if not rows:
-        raise BadFileError(f"{path}: has no rows")
-    return rows
 
-# %% ../../nbs/data/04_label_table.ipynb #b3f6d1a9
-def _composed(name: str) -> str:
-    "Name with one character for each accented letter: some systems store two."
-    return unicodedata.normalize("NFC", name)
+def _column(header: Sequence[str], name: str) -> str | None:
+    "Column of a name, in any case where no other is so called; None: there is none."
+    if name in header:
+        return name
+    found = [column for column in header if name_key(column).casefold() == name_key(name).casefold()]
+    return found[0] if len(found) == 1 else None
 
-# %% ../../nbs/data/04_label_table.ipynb #22f126ef
-def _by_spelling(names: Sequence[str]) -> dict[str, list[str]]:
-    "Names of files by what a table may call them: with their suffix, and without it."
+
+def _role_columns(
+    path: str | Path, rows: list[dict], named: dict[str, str | None], classes: Sequence[str] | None
+) -> dict[str, str]:
+    "Column of each role that is there; a column that was named and is not there is refused."
+    header = [name for name in rows[0] if name]
     found = {}
-    for name in names:
-        for spelling in {_composed(name), _composed(name.rsplit(".", 1)[0])}:
-            found.setdefault(spelling, []).append(name)
+    for role in _ROLES:
+        asked = named.get(role)
+        names = [asked] if asked else ["label", "labels"] if role == "label" else [role]
+        columns = [column for column in (_column(header, name) for name in names) if column]
+        if len(columns) > 1:
+            raise BadFileError(f"{path}: has the columns {columns[0]!r} and {columns[1]!r}; name one with label=")
+        if not columns and (asked or role == "file"):
+            raise BadFileError(f"{path}: has no column {names[0]!r}; its columns are {header}; name one with {role}=")
+        is_class = columns and not asked and columns[0] not in names and {row[columns[0]] for row in rows} <= _BITS
+        if columns and not is_class and (asked or columns[0] not in (classes or ())):
+            found[role] = columns[0]
     return found
 
 
-def _match_files(path: str | Path, rows: list[dict], names: Sequence[str]) -> list[str]:
-    "Names of the files that the rows mean, one each."
+def _named_rows(rows: list[dict], columns: dict[str, str]) -> list[dict]:
+    "Rows whose values are found by their column's role, or by its name."
+    roles = {column: role for role, column in columns.items()}
+    free = [name for name in rows[0] if name in roles or name not in columns]
+    return [{roles.get(name, name): row[name] for name in free} for row in rows]
+
+# %% ../../nbs/data/04_label_table.ipynb #22f126ef
+def _match_files(
+    path: str | Path, rows: list[dict], names: Sequence[str], bad: str = "raise"
+) -> tuple[list[str | None], list[str]]:
+    "Name of the file that each row means, None where it is to be skipped; what was assumed."
     known = set(names)
-    spelled = _by_spelling(names)
+    spelled = files_by_spelling(names)
     lines = {}  # file -> line that names it
+    files = []
+    reasons = []
+    assumed = []
     for row in rows:
-        asked = row[_FILE_COLUMN].replace("\\", "/").removeprefix("./")
-        found = [asked] if asked in known else spelled.get(_composed(asked), [])
+        asked = row["file"].replace("\\", "/").removeprefix("./")
+        found = [asked] if asked in known else find_file(asked, spelled)
         where = f"{path}, line {row['']}: {asked!r}"
         if len(found) > 1:
-            raise BadFileError(f"{where} could be {found}")
+            raise BadFileError(f"{where} could be {found}; write the name in full")
         if not found:
-            near = difflib.get_close_matches(asked, [*known, *spelled], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise BadFileError(f"{where} is not in the folder of images{hint}")
+            reasons.append(_lost(where, asked, names, bad))
+            files.append(None)
+            continue
         if found[0] in lines:
             raise BadFileError(f"{where} was named in line {lines[found[0]]} already; keep one row per image")
+        if clean_name(asked) not in (clean_name(found[0]), clean_name(without_suffix(found[0]))):
+            assumed.append(f"{ascii(asked)} is the file {found[0]!r}")
         lines[found[0]] = row[""]
-    return list(lines)
-
-# %% ../../nbs/data/04_label_table.ipynb #10e16df7
-def _all_names(path: str | Path, rows: list[dict], parts: list[list[str]]) -> list[str]:
-    "Names of all classes in a table, sorted; what are surely two spellings, or two classes in one, is refused."
-    seen: dict[str, str] = {}
-    for row, part in zip(rows, parts, strict=True):
-        for name in part:
-            where = f"{path}, line {row['']}: {name!r}"
-            if "," in name:
-                raise BadFileError(f"{where} holds a comma; separate the labels of an image by ';'")
-            other = seen.setdefault(_composed(name).casefold(), name)
-            if other != name:
-                how = "by case" if _composed(other) != _composed(name) else "in characters that look alike"
-                raise BadFileError(f"{where} and {other!r} differ {how}; write one")
-    return sorted(seen.values())
-
-# %% ../../nbs/data/04_label_table.ipynb #40589a72
-def _multi_hot(where: str, names: list[str], classes: tuple[str, ...]) -> list[int]:
-    "0 or 1 per class."
-    for name in names:
-        if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f", choose from {', '.join(classes)}"
-            raise BadFileError(f"{where}: unknown class {name!r}{hint}")
-    return [int(name in names) for name in classes]
+        files.append(found[0])
+    warn_skipped(reasons, len(rows))
+    more = [f"{len(assumed) - 1} more names differ by case or suffix"] if len(assumed) > 1 else []
+    return files, assumed[:1] + more
 
 
-def _from_names(
-    path: str | Path, rows: list[dict], column: str, classes: Sequence[str] | None
-) -> tuple[tuple[str, ...], np.ndarray]:
-    "Classes and labels of a table with a column of names."
-    parts = [[name.strip() for name in row[column].split(";") if name.strip()] for row in rows]
-    classes = tuple(classes or _all_names(path, rows, parts))
-    if not classes:
-        raise BadFileError(f"{path}: names no class at all")
-    labels = []
-    for row, part in zip(rows, parts, strict=True):
-        labels.append(_multi_hot(f"{path}, line {row['']}", part, classes))
-    return classes, np.array(labels, np.uint8)
-
-# %% ../../nbs/data/04_label_table.ipynb #34916e5e
-def _bit(path: str | Path, row: dict, name: str) -> int:
-    "0 or 1 from a class's column."
-    if row[name] not in ("0", "1"):
-        raise BadFileError(
-            f"{path}, line {row['']}: column {name!r} holds {row[name]!r}, need 0 or 1; "
-            "if it is not a class, list the classes with classes="
-        )
-    return int(row[name])
-
-
-def _from_columns(
-    path: str | Path, rows: list[dict], classes: Sequence[str] | None, other: Sequence[str]
-) -> tuple[tuple[str, ...], np.ndarray | None]:
-    "Classes and labels of a table with a column per class; None where it has no labels."
-    columns = [name for name in rows[0] if name and name not in (*_KNOWN_COLUMNS, *other)]
-    if not columns:
-        return tuple(classes or ()), None
-    missing = [name for name in classes or () if name not in columns]
-    if missing:
-        raise BadFileError(f"{path}: has no column for the class {missing[0]!r}, its columns are {columns}")
-    classes = tuple(classes or columns)
-    labels = [[_bit(path, row, name) for name in classes] for row in rows]
-    return classes, np.array(labels, np.uint8)
+def _lost(where: str, asked: str, names: Sequence[str], bad: str) -> str:
+    "Message about a file that is not there; raised unless it is to be skipped."
+    near = difflib.get_close_matches(asked, [*names, *map(without_suffix, names)], n=1) if bad == "raise" else []
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    message = f"{where} is not in the folder of images{hint}"
+    if bad == "raise":
+        raise BadFileError(message)
+    return message
 
 # %% ../../nbs/data/04_label_table.ipynb #df4305a6
 @dataclass(frozen=True)
@@ -179,43 +111,82 @@ class LabelTable:
     labels: np.ndarray | None  # labels (N, C) uint8, multi-hot; None where the table has none
     rows: tuple[dict[str, str], ...]  # all columns of each row
 
+    def only(
+        self,
+        kept: Sequence[int],  # numbers of the rows to be kept
+    ) -> "LabelTable":
+        "Table of some of the rows."
+        labels = None if self.labels is None else self.labels[list(kept)]
+        files = tuple(self.files[i] for i in kept)
+        return dataclasses.replace(self, files=files, labels=labels, rows=tuple(self.rows[i] for i in kept))
+
+    def masks(self) -> list[str | None] | None:  # None: the table has no column `mask`
+        "Masks that the rows name, None for a row without one."
+        if "mask" not in self.rows[0]:
+            return None
+        return [None if is_missing(row["mask"]) else row["mask"] for row in self.rows]
+
 
 def label_table(
     path: str | Path,  # .csv file
     names: Sequence[str],  # files that exist, as paths within the folder of images
     classes: Sequence[str] | None = None,  # classes in this order; None: all of the table, sorted or as its columns
     other: Sequence[str] = (),  # columns that are not classes
+    *,
+    file: str | None = None,  # column of files; None: `file`
+    label: str | None = None,  # column of names of classes; None: `label` or `labels`, else a column per class
+    likely: Sequence[str] = (),  # names that are classes if they occur
+    encoding: str | None = None,  # name of the file's encoding; None: as its bytes look
+    bad: str = "raise",  # what to do with a row whose file is missing: "raise", or "skip" it
 ) -> LabelTable:  # checked
-    "Labels of a user's images; `BadFileError` names the line and the remedy."
-    rows = _read_rows(path)
-    files = _match_files(path, rows, names)
-    column = next((name for name in _LABEL_COLUMNS if name in rows[0]), None)
-    if column:
-        classes, labels = _from_names(path, rows, column, classes)
+    "Labels of a user's images; `BadFileError` names the line and the remedy, one line says what was assumed."
+    rows, notes = read_rows(path, [file or "file"], encoding)
+    columns = _role_columns(path, rows, dict(file=file, label=label), classes)
+    rows = _named_rows(rows, columns)
+    files, more = _match_files(path, rows, names, bad)
+    notes += more
+    rows = [row for row, found in zip(rows, files, strict=True) if found]
+    if not rows:
+        raise BadFileError(f"{path}: names no image that is there, as {names[0]!r}; is it the table of this folder?")
+    if "label" in columns:
+        classes, labels, more = from_names(path, rows, "label", classes, likely)
     else:
-        classes, labels = _from_columns(path, rows, classes, other)
-    return LabelTable(tuple(files), classes, labels, tuple(rows))
+        header = [name for name in rows[0] if name]
+        known = [*columns, *(_column(header, name) for name in other)]
+        classes, labels, more = from_columns(path, rows, known, classes)
+    notes += more
+    if notes:
+        log.warning("%s: %s", path, "; ".join(notes))
+    return LabelTable(tuple(found for found in files if found), classes, labels, tuple(rows))
 
 # %% ../../nbs/data/04_label_table.ipynb #35f2fb39
+_SPLITS = dict(train="train", training="train", val="val", validation="val", valid="val", test="test", testing="test")
+
+
 def _side(path: str | Path, row: dict) -> str:
     "Split that a row names."
-    if row["split"].lower() not in _SPLITS:
+    side = clean_name(row["split"]).casefold()
+    if side not in _SPLITS:
         raise BadFileError(
             f"{path}, line {row['']}: split={row['split']!r} is unknown, choose one of {', '.join(_SPLITS)}"
         )
-    return _SPLITS[row["split"].lower()]
+    return _SPLITS[side]
 
 
 def _draw(groups: Sequence[str], share: float, seed: int) -> set[str]:
-    "Groups drawn at random until they hold the share; at least one, and never all."
-    names = sorted(set(groups))
-    order = np.random.default_rng(seed).permutation(len(names))
+    "Groups drawn at random until they hold the share, without those that would make it twice as much; never all."
+    sizes = Counter(groups)
+    names = sorted(sizes)
+    order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     chosen = set()
-    for i in order[:-1]:
-        if chosen and sum(group in chosen for group in groups) >= share * len(groups):
+    held = 0
+    for name in order:
+        if (chosen and held >= share * len(groups)) or len(chosen) == len(names) - 1:
             break
-        chosen.add(names[i])
-    return chosen
+        if held + sizes[name] <= max(2 * share * len(groups), 1):
+            chosen.add(name)
+            held += sizes[name]
+    return chosen or {min(order, key=sizes.get)} if len(names) > 1 else set()
 
 # %% ../../nbs/data/04_label_table.ipynb #d508b3c7
 def _named_sides(path: str | Path, rows: Sequence[dict], groups: Sequence[str], column: str | None) -> list[str]:
@@ -236,7 +207,8 @@ def _groups(table: LabelTable, column: str | None) -> list[str]:
         return list(table.files)
     if column == "folder":
         return [str(Path(file).parent) for file in table.files]
-    return [row[column] for row in table.rows]
+    pairs = zip(table.files, table.rows, strict=True)
+    return [f"\0{file}" if is_missing(row[column]) else clean_name(row[column]) for file, row in pairs]
 
 # %% ../../nbs/data/04_label_table.ipynb #4f889cd4
 def split_rows(
@@ -248,9 +220,13 @@ def split_rows(
 ) -> dict[str, list[int]]:  # "train" and "val" -> row numbers, in order
     "Rows to train and to validate on; related images never on both sides."
     columns = [name for name in table.rows[0] if name]
-    if group and group != "folder" and group not in columns:
-        raise BadFileError(f"{path}: has no column {group!r} to group by, its columns are {columns}")
-    column = group or ("group" if "group" in columns else None)
+    column = _column(columns, group or "group")
+    if group == "folder":
+        column = group
+    elif group and not column:
+        raise BadFileError(
+            f"{path}: has no column {group!r} to group by, its columns are {columns}; name one of them, or 'folder'"
+        )
     groups = _groups(table, column)
     if "split" in columns:
         sides = _named_sides(path, table.rows, groups, column)
@@ -258,8 +234,13 @@ def split_rows(
         check_range("share", share, 1e-9, 1 - 1e-9)
         chosen = _draw(groups, share, seed)
         sides = ["val" if g in chosen else "train" for g in groups]
+        reached = sides.count("val") / len(sides)
+        if column and abs(reached - share) > 0.05:
+            words = "%s: %.0f%% of the images are for validation, not %.0f%%: the groups of %r allow no better draw"
+            log.warning(words, path, 100 * reached, 100 * share, column)
     found = {side: [i for i, s in enumerate(sides) if s == side] for side in ("train", "val")}
     empty = [side for side in found if not found[side]]
     if empty:
-        raise BadFileError(f"{path}: no image is left to {'train' if empty[0] == 'train' else 'validate'} on")
+        aim = "train" if empty[0] == "train" else "validate"
+        raise BadFileError(f"{path}: no image is left to {aim} on; split or group the images otherwise")
     return found
