@@ -74,6 +74,16 @@ def is_synthetic(
     "Whether a folder holds synthetic data: its marker file is there."
     return any((Path(root) / marker).exists() for marker in _MARKERS)
 
+# %% ../../nbs/data/01_dataset.ipynb #92762168
+def normalized(
+    raw: np.ndarray,  # images (..., K, H, W) in the bands' own units
+    mean: np.ndarray,  # means (K,) of the raw bands
+    std: np.ndarray,  # standard deviations (K,) of the raw bands, above 0
+) -> np.ndarray:  # float32, of the same shape
+    "Images around zero, as networks read them."
+    bands = np.asarray(mean)[:, None, None], np.asarray(std)[:, None, None]
+    return ((raw.astype(np.float32) - bands[0]) / bands[1]).astype(np.float32)
+
 # %% ../../nbs/data/01_dataset.ipynb #cd20dd07
 class ImageDataset(Dataset):
     "Base of all data sets: raw reading below, normalised samples above."
@@ -134,7 +144,7 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> dict:  # image (K, H, W) float32, mask (H, W) uint8, name, label (C,)
         "Sample: image normalised by the data set's constants, label given or from the mask."
         raw, mask = self.read(index)
-        image = (raw.astype(np.float32) - self.mean[:, None, None]) / self.std[:, None, None]
+        image = normalized(raw, self.mean, self.std)
         if not np.isfinite(image).all():
             raise BadFileError(f"{self._place(index)}: has NaN or infinite pixels, mask or fill them first")
         mask = torch.from_numpy(np.ascontiguousarray(mask))
@@ -142,7 +152,7 @@ class ImageDataset(Dataset):
         if self.share is None:
             given = torch.as_tensor(self.read_label(index), dtype=torch.float32)[None]
         label = self.view_label(mask[None], given)[0]
-        return dict(image=torch.from_numpy(image.astype(np.float32)), mask=mask, name=self.names[index], label=label)
+        return dict(image=torch.from_numpy(image), mask=mask, name=self.names[index], label=label)
 
     def view_label(
         self,

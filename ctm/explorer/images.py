@@ -15,7 +15,7 @@ from torch import Tensor
 from ..core import IGNORE
 from ..data.colors import OKABE_ITO, class_colors
 from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset
-from ..data.transforms import center_view, resize_image
+from ..data.transforms import center_view, fill_missing, fit_image
 from ..datasets.folder import find_images
 from ..io.images import read_image
 from ..layers.inputs import check_image
@@ -80,6 +80,8 @@ class _Files(_Images):
             raise ValueError(f"the model reads {bands} bands: pass like=, the data set whose mean and deviation hold")
         self.mean, self.std = (PHOTO_MEAN, PHOTO_STD) if like is None else (like.mean, like.std)
         self.side = model.patch_embed.img_size
+        config = getattr(like, "config", None)
+        self.how = config.data.get("how", "stretch") if config else getattr(like, "how", "stretch")
         self.names = [Path(file).name for file in images]
 
     def files(self, index: int) -> list[Path]:
@@ -92,9 +94,7 @@ class _Files(_Images):
         image, valid = read_image(file, rgb=len(self.mean) == 3)
         if len(image) != len(self.mean):
             raise ValueError(f"{file}: has {len(image)} bands, the model reads {len(self.mean)}")
-        if valid is not None:
-            image = np.where(valid, image, np.asarray(self.mean)[:, None, None])
-        return resize_image(image, self.side)
+        return fit_image(fill_missing(image, valid, self.mean), self.mean, self.side, self.how)
 
 # %% ../../nbs/explorer/02_images.ipynb #10d953cb
 def as_dataset(

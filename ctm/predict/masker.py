@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data.dataset import normalized
+from ..data.transforms import fill_missing, fit_image, placement
 from ..model import ClassTokenViT
 from ..pseudomask import pseudo_mask
 from ..train.config import Config
@@ -89,30 +91,33 @@ class Masker:
         valid: np.ndarray | None = None,  # pixels with data (B, h, w) bool; None: all
         label: np.ndarray | None = None,  # classes (C,) known to be in the whole image; None: the predicted ones
         whole: bool = False,  # True: images are whole, not parts of a larger one
-    ) -> tuple[Tensor, Tensor, Tensor]:  # masks (B, h, w) int64; class maps (B, C, gh, gw) and prob (B, C) in [0, 1]
+    ) -> tuple[Tensor, Tensor, Tensor]:  # masks (B, h, w) int64; class maps (B, C, ., .) and prob (B, C) in [0, 1]
         "Pseudo-masks of equally large images; `ValueError` for other bands than the model's."
         pixels = self.pixels(images, valid)
         logits, maps = config_maps(self.model, pixels, self.config)
         prob = logits.sigmoid()
         present = self._present(prob, label, whole)
-        masks = paint_maps(maps, prob, pixels, images.shape[2:], self.config, self.background, present)
+        whole_size, part = _without_margin(images.shape[2:], self.config)
+        masks = paint_maps(maps, prob, pixels, whole_size, self.config, self.background, present)[(..., *part)]
         peak = maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
-        return masks.cpu(), (maps / peak * prob[..., None, None]).cpu(), prob.cpu()
+        maps = maps / peak * prob[..., None, None]
+        if whole_size != tuple(images.shape[2:]):
+            maps = F.interpolate(maps, whole_size, mode="bilinear", align_corners=False)[(..., *part)]
+        return masks.cpu(), maps.cpu(), prob.cpu()
 
     def pixels(
         self,
         images: np.ndarray,  # raw images (B, K, h, w) of one size
         valid: np.ndarray | None = None,  # pixels with data (B, h, w) bool; None: all
     ) -> Tensor:  # (B, K, *img_size) on the model's device
-        "Images as the model reads them: normalised, then resized."
+        "Images as the model saw them in training: resized, then normalised."
         if images.shape[1] != len(self.mean):
             raise ValueError(f"images have {images.shape[1]} bands, the model was trained on {len(self.mean)}")
-        mean = torch.as_tensor(self.mean, dtype=torch.float32)[:, None, None]
-        std = torch.as_tensor(self.std, dtype=torch.float32)[:, None, None]
-        pixels = (torch.from_numpy(images.astype(np.float32)) - mean) / std
-        if valid is not None:
-            pixels = pixels * torch.from_numpy(valid)[:, None]
-        pixels = F.interpolate(pixels, self.config.img_size, mode="bilinear", antialias=True, align_corners=False)
+        known = [None] * len(images) if valid is None else valid
+        filled = [fill_missing(image, part, self.mean) for image, part in zip(images, known, strict=True)]
+        how = self.config.data.get("how", "stretch")
+        fitted = np.stack([fit_image(image, self.mean, self.config.img_size, how) for image in filled])
+        pixels = torch.from_numpy(normalized(fitted, self.mean, self.std))
         return pixels.to(next(self.model.parameters()).device)
 
     def _present(self, prob: Tensor, label: np.ndarray | None, whole: bool) -> Tensor | None:
@@ -121,3 +126,19 @@ class Masker:
             return None
         known = torch.as_tensor(label, device=prob.device).bool().expand(len(prob), -1)
         return known if whole else known & (prob > 0.5)
+
+# %% ../../nbs/predict/01_masker.ipynb #b087be0f
+def _without_margin(
+    size: tuple[int, int],  # (height, width) of an image
+    config: Config,  # size of the view, and how images are brought to it
+) -> tuple[tuple[int, int], tuple[slice, slice]]:
+    "Size of a mask of the whole view at the image's own scale, and the image's rows and columns in it."
+    places = placement(size, config.img_size, config.data.get("how", "stretch"), config.img_size)
+    whole = []
+    part = []
+    for side, view, place in zip(size, config.img_size, places, strict=True):
+        scale = side / (place.stop - place.start)
+        start = round(place.start * scale)
+        whole.append(max(round(view * scale), start + side))
+        part.append(slice(start, start + side))
+    return tuple(whole), tuple(part)
