@@ -64,7 +64,9 @@ class Folder(ImageDataset):
         rgb: Sequence[int] | None = None,  # bands shown as red, green, blue; None: the first three
         other: Sequence[str] = (),  # columns of the table that are not classes
         bad: str = "raise",  # what to do with images or masks that are missing or broken: "raise", or "skip" them
-        **columns,  # option `file`, `label` or `encoding` of `label_table`
+        file: str | None = None,  # column of the table that names the files; None: `file`
+        label: str | None = None,  # column of the table that names the classes; None: `label`, or a column per class
+        encoding: str | None = None,  # encoding of the table; None: as its bytes look
     ):
         check_choice("bad", bad, ("raise", "skip"))
         if mask_values and masks is None:
@@ -75,6 +77,7 @@ class Folder(ImageDataset):
         if labels is None:
             self.table = LabelTable(tuple(found), (), None, tuple({"file": name} for name in found))
         else:
+            columns = dict(file=file, label=label, encoding=encoding)
             likely = [name for name in mask_values or () if name not in ("background", "ignore")]
             self.table = label_table(labels, found, classes, other, bad=bad, likely=likely, **columns)
         self.names = list(self.table.files)
@@ -181,7 +184,7 @@ def load(
         mask_values = read_values(root / mask_values)
     if resize is None and how != "stretch":
         raise ValueError(f"how={how!r} says how images are resized; give resize=, or leave how out")
-    other = [group] if group and group != "folder" else []
+    other = [*options.pop("other", ()), *([group] if group and group != "folder" else [])]
     data = Folder(*places, mask_values=mask_values, other=other, bad=bad, **options)
     if tile is not None and data.share is None:
         raise ValueError(
