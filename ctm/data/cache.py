@@ -69,6 +69,7 @@ def _checksum(arrays: Iterable[np.ndarray]) -> int:
 def _sample(dataset: ImageDataset, index: int) -> dict[str, np.ndarray]:
     "Raw parts of a sample, as they are stored."
     image, mask = dataset.read(index)
+    dataset.check_parts(index, image, mask)
     label = np.zeros(0)  # it comes from the mask
     if dataset.share is None:
         label = np.asarray(dataset.read_label(index), np.uint8)

@@ -145,14 +145,27 @@ class ImageDataset(Dataset):
         "Sample: image normalised by the data set's constants, label given or from the mask."
         raw, mask = self.read(index)
         image = normalized(raw, self.mean, self.std)
-        if not np.isfinite(image).all():
-            raise BadFileError(f"{self._place(index)}: has NaN or infinite pixels, mask or fill them first")
+        self.check_parts(index, image, mask)
         mask = torch.from_numpy(np.ascontiguousarray(mask))
         given = None
         if self.share is None:
             given = torch.as_tensor(self.read_label(index), dtype=torch.float32)[None]
         label = self.view_label(mask[None], given)[0]
         return dict(image=torch.from_numpy(image), mask=mask, name=self.names[index], label=label)
+
+    def check_parts(
+        self,
+        index: int,  # index of the image
+        image: np.ndarray,  # image (K, H, W), raw or normalised
+        mask: np.ndarray,  # mask (H, W)
+    ) -> None:
+        "Refusal, by the file's name, of pixels that are not numbers and of mask values that are not classes."
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise BadFileError(f"{self._place(index)}: has NaN or infinite pixels, mask or fill them first")
+        odd = mask[(mask >= len(self.mask_classes)) & (mask != IGNORE)]
+        if odd.size:
+            most = len(self.mask_classes) - 1
+            raise BadFileError(f"{self._place(index)}: the mask holds {odd[0]}, need 0..{most} or {IGNORE} (no class)")
 
     def view_label(
         self,

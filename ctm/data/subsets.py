@@ -77,7 +77,7 @@ class Subset(Wrapped):
 # %% ../../nbs/data/02_subsets.ipynb #f4bc9c5a
 def readable(
     dataset: ImageDataset,  # data set, of which every image is read once
-) -> Subset:  # without the images that cannot be read
+) -> "_Readable":  # without the images that cannot be read
     "Images that decode, with one warning that counts the others."
     from ctm.runtime.progress import Progress
 
@@ -91,7 +91,25 @@ def readable(
         else:
             kept.append(index)
     warn_skipped(reasons, len(dataset))
-    return Subset(dataset, kept)
+    if not kept:
+        raise BadFileError(f"{dataset.name}: none of its {len(dataset)} images can be read; the first: {reasons[:1]}")
+    return _Readable(dataset, kept)
+
+
+class _Readable(Subset):
+    "Images that could be read once; one that cannot any more is replaced by the next that can."
+
+    def __getitem__(self, index: int) -> dict:
+        errors = []
+        for step in range(len(self)):
+            try:
+                sample = self.dataset[self.inner((index + step) % len(self))]
+            except BadFileError as error:
+                errors.append(error)
+            else:
+                warn_skipped([str(error) for error in errors], len(self))
+                return sample
+        raise errors[0]
 
 # %% ../../nbs/data/02_subsets.ipynb #f9fbb6ec
 def png_name(
