@@ -1,9 +1,11 @@
 "Tables of labels: what was written is read."
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctm.core import BadFileError
 from ctm.data.label_table import label_table, split_rows
 from tests.tools import in_file
 
@@ -24,3 +26,159 @@ def test_label_table_comes_back(classes, rows, seed):
     if rows > 1:
         sides = split_rows(table, 0.3, seed)
         assert sorted(sides["train"] + sides["val"]) == list(range(rows)) and all(sides.values())
+
+
+FILES = [f"d/{i}.png" for i in range(8)]
+LABELS = np.array([[i & 1, i >> 1 & 1, i >> 2 & 1] for i in range(8)])
+CLASSES = ("forêt", "mass", "nodule")
+NAMES = [[c for c, y in zip(CLASSES, row, strict=True) if y] for row in LABELS]
+
+
+def column_of_names(between=";", separator=",", empty="", head="file{}label", end="\n", quote='"'):
+    "Table with a column of names, as somebody writes it."
+    cells = [f"{quote}{between.join(part) or empty}{quote}" for part in NAMES]
+    rows = [f"{file}{separator}{cell}" for file, cell in zip(FILES, cells, strict=True)]
+    return end.join([head.format(separator), *rows, ""])
+
+
+def column_per_class(yes, no, separator=",", head="file"):
+    "Table with a column per class, as somebody writes it."
+    rows = [separator.join([file, *((no, yes)[y] for y in row)]) for file, row in zip(FILES, LABELS, strict=True)]
+    return "\n".join([separator.join([head, *CLASSES]), *rows, ""])
+
+
+WAYS = {
+    "commas": (column_of_names(), False),
+    "semicolons": (column_of_names(separator=";"), False),
+    "tabs": (column_of_names(separator="\t", quote=""), False),
+    "Excel's own line": ("sep=;\n" + column_of_names(separator=";", end="\r\n"), False),
+    "header in any case": (column_of_names(head="File{}LABELS"), False),
+    "commas in quotes": (column_of_names(","), True),
+    "bars": (column_of_names("|"), True),
+    "slashes": (column_of_names(" / "), True),
+    "plus": (column_of_names("+"), True),
+    "nan": (column_of_names(empty="nan"), True),
+    "None": (column_of_names(empty="None"), True),
+    "1 and 0": (column_per_class("1", "0"), False),
+    "True and False": (column_per_class("True", "False"), True),
+    "x": (column_per_class("x", ""), True),
+    "yes and no": (column_per_class("Yes", "no"), True),
+    "decimal commas": (column_per_class("1,0", "0,0", ";", "File"), True),
+    "floats": (column_per_class("1.0", "0.0"), True),
+    "code page": (column_of_names().encode("cp1252"), True),
+    "UTF-16": (column_of_names().encode("utf-16"), False),
+    "UTF-16 without a mark": (column_of_names().encode("utf-16-le"), False),
+    "files in another case": (column_of_names().replace("d/", "D/").replace("png", "PNG"), True),
+    "files of another suffix": (column_of_names().replace("png", "tif"), True),
+    "invisible characters": (column_of_names().replace("mass", "mass\u200b", 1), True),
+    "no-break spaces": (column_of_names(";\xa0 "), False),
+    "look-alike letters": (column_of_names().replace("mass", "m\u0430ss", 1), True),
+    "accents in two characters": (column_of_names().replace("ê", "e\u0302", 1), True),
+    "an empty column": (column_of_names(separator=";", head="file{0}label{0}{0}").replace('"\n', '";;\n'), False),
+}
+
+
+@pytest.mark.parametrize("text, assumed", WAYS.values(), ids=list(WAYS))
+def test_the_same_labels_in_many_ways(tmp_path, caplog, text, assumed):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    table = label_table(path, FILES)
+    assert table.classes == CLASSES and np.array_equal(table.labels, LABELS) and table.files == tuple(FILES)
+    assert len(caplog.records) == assumed, "one line says what was assumed"
+
+
+def written(path, text):
+    "Table of that text."
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "code_page, name", [("cp1252", "Wälder"), ("cp1251", "лес"), ("cp1250", "łąka"), ("utf-16", "森林")]
+)
+def test_code_pages_are_told_by_their_words(tmp_path, caplog, code_page, name):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(f"file,label\nd/0.png,{name}\nd/1.png,{name};water\n".encode(code_page))
+    assert name in label_table(path, FILES).classes
+    assert code_page == "utf-16" or name in caplog.text
+    assert label_table(path, FILES, encoding=code_page).classes == label_table(path, FILES).classes
+
+
+def test_a_code_page_that_cannot_be_told_is_asked_for(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes("file,label\nd/0.png,森林\n".encode("cp932"))
+    with pytest.raises(BadFileError, match="labels.csv: is not UTF-8.*encoding="):
+        label_table(path, FILES)
+    assert label_table(path, FILES, encoding="cp932").classes == ("森林",)
+    path.write_bytes(b"PK\x03\x04 a workbook")
+    with pytest.raises(BadFileError, match="workbook"):
+        label_table(path, FILES)
+
+
+@pytest.mark.parametrize("cell", ["mass|nodule", '"mass,nodule"', "mass/nodule", "mass + nodule"])
+def test_one_class_or_several_is_asked_for(tmp_path, cell):
+    path = written(tmp_path / "labels.csv", f"file,label\nd/0.png,{cell}\nd/1.png,mass\n")
+    with pytest.raises(BadFileError, match="line 2.*one class, or several"):
+        label_table(path, FILES)
+    assert label_table(path, FILES, classes=["mass", "nodule"]).labels.tolist() == [[1, 1], [1, 0]]
+    name = cell.strip('"')
+    assert label_table(path, FILES, classes=[name, "mass"]).labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_columns_of_other_names(tmp_path):
+    path = written(tmp_path / "labels.csv", "File,Image,Finding,Label\nx,d/0.png,mass,9\ny,d/1.png,nodule,9\n")
+    table = label_table(path, FILES, file="image", label="finding")
+    assert table.files == ("d/0.png", "d/1.png") and table.classes == ("mass", "nodule")
+    with pytest.raises(BadFileError, match="has no column 'picture'; its columns are .*; name one with file="):
+        label_table(path, FILES, file="picture")
+
+
+def test_nothing_is_a_class_where_it_is_named_as_one(tmp_path):
+    path = written(tmp_path / "labels.csv", "file,label\nd/0.png,None\nd/1.png,mass\nd/2.png,nan\n")
+    assert label_table(path, FILES).classes == ("mass",)
+    assert label_table(path, FILES, classes=["mass", "None"]).labels.tolist() == [[0, 1], [1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("asked", ["A.JPG", "a.bmp"])
+def test_a_file_that_could_be_two_is_refused(tmp_path, asked):
+    path = written(tmp_path / "labels.csv", f"file,label\n{asked},x\n")
+    with pytest.raises(BadFileError, match="could be"):
+        label_table(path, ["a.jpg", "A.png", "a.tif"])
+
+
+def test_numbers_with_commas_are_not_two_classes(tmp_path):
+    path = written(tmp_path / "labels.csv", "file;label\nd/0.png;1,0\nd/1.png;0\nd/2.png;1\n")
+    with pytest.raises(BadFileError, match="one class, or several"):
+        label_table(path, FILES)
+
+
+def test_rows_without_a_file_are_skipped_where_asked(tmp_path, caplog):
+    path = written(tmp_path / "labels.csv", "file,label\nd/0.png,mass\ngone.png,nodule\n")
+    with pytest.raises(BadFileError, match="gone.png"):
+        label_table(path, FILES)
+    table = label_table(path, FILES, classes=CLASSES, bad="skip")
+    assert table.files == ("d/0.png",) and len(table.labels) == len(table.rows) == 1 and "gone.png" in caplog.text
+
+
+def grouped(tmp_path, groups):
+    "Table of files with a column of groups."
+    names = [f"{i}.png" for i in range(len(groups))]
+    rows = "".join(f"{name},x,{group}\n" for name, group in zip(names, groups, strict=True))
+    return label_table(written(tmp_path / "labels.csv", "file,label,Patient\n" + rows), names)
+
+
+def test_an_empty_group_is_a_group_of_its_own(tmp_path):
+    table = grouped(tmp_path, ["", "nan"] * 10 + ["p", "p"])
+    for seed in range(5):
+        sides = split_rows(table, 0.2, seed, "patient")
+        assert 4 <= len(sides["val"]) <= 6 and len({20, 21} & {*sides["val"]}) in (0, 2)
+
+
+def test_a_dominating_group_trains(tmp_path, caplog):
+    table = grouped(tmp_path, ["big"] * 90 + [f"p{i // 2}" for i in range(10)])
+    for seed in range(10):
+        assert len(split_rows(table, 0.2, seed, "Patient")["val"]) == 10
+    assert "10% of the images are for validation, not 20%" in caplog.text
+    caplog.clear()
+    assert len(split_rows(grouped(tmp_path, ["a"] * 6 + ["b"] * 4), 0.2, 0, "Patient")["val"]) == 4
+    assert "40% of the images are for validation" in caplog.text
