@@ -19,6 +19,24 @@ from .dataset import evenly
 from ..io.images import read_sparse
 from ..io.safe import read_json, reading
 
+# %% ../../nbs/data/11_band_statistics.ipynb #8617deb5
+def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarray]:
+    "Pixels (K, n) float64 of each image that hold data; where all are damaged, the first one's error."
+    errors = []
+    for file in files:
+        try:
+            image, valid = read_sparse(file, as_rgb)
+        except BadFileError as error:
+            if bad == "raise":
+                raise
+            errors.append(error)
+            continue
+        pixels = image.reshape(len(image), -1) if valid is None else image[:, valid]
+        if pixels.shape[1]:
+            yield pixels.astype(np.float64)
+    if len(errors) == len(files):
+        raise errors[0]
+
 # %% ../../nbs/data/11_band_statistics.ipynb #2ae3ef00
 def _counted(
     files: Sequence[Path],  # images of equal band counts
@@ -42,24 +60,6 @@ def _counted(
     std = np.sqrt(np.maximum(square / count - shift**2, 0))
     std[square == 0] = 1
     return first[:, 0] + shift, std
-
-
-def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarray]:
-    "Pixels (K, n) float64 of each image that hold data; where all are damaged, the first one's error."
-    errors = []
-    for file in files:
-        try:
-            image, valid = read_sparse(file, as_rgb)
-        except BadFileError as error:
-            if bad == "raise":
-                raise
-            errors.append(error)
-            continue
-        pixels = image.reshape(len(image), -1) if valid is None else image[:, valid]
-        if pixels.shape[1]:
-            yield pixels.astype(np.float64)
-    if len(errors) == len(files):
-        raise errors[0]
 
 # %% ../../nbs/data/11_band_statistics.ipynb #57902578
 _LAYOUT = 2  # of what is counted: another number, counted again

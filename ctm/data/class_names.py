@@ -134,7 +134,7 @@ def _bit(path: str | Path, row: dict, column: str, notes: dict) -> int:
         notes.setdefault(f"{text or 'an empty cell'} is read as {value}")
     return value
 
-
+# %% ../../nbs/data/12_class_names.ipynb #73a19f07
 def from_columns(
     path: str | Path,  # name of the table, for messages
     rows: list[dict],  # rows, with the number of the line by ""

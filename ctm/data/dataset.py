@@ -145,27 +145,13 @@ class ImageDataset(Dataset):
         "Sample: image normalised by the data set's constants, label given or from the mask."
         raw, mask = self.read(index)
         image = normalized(raw, self.mean, self.std)
-        self.check_parts(index, image, mask)
+        check_parts(self, index, image, mask)
         mask = torch.from_numpy(np.ascontiguousarray(mask))
         given = None
         if self.share is None:
             given = torch.as_tensor(self.read_label(index), dtype=torch.float32)[None]
         label = self.view_label(mask[None], given)[0]
         return dict(image=torch.from_numpy(image), mask=mask, name=self.names[index], label=label)
-
-    def check_parts(
-        self,
-        index: int,  # index of the image
-        image: np.ndarray,  # image (K, H, W), raw or normalised
-        mask: np.ndarray,  # mask (H, W)
-    ) -> None:
-        "Refusal, by the file's name, of pixels that are not numbers and of mask values that are not classes."
-        if image.dtype.kind == "f" and not np.isfinite(image).all():
-            raise BadFileError(f"{self._place(index)}: has NaN or infinite pixels, mask or fill them first")
-        odd = mask[(mask >= len(self.mask_classes)) & (mask != IGNORE)]
-        if odd.size:
-            most = len(self.mask_classes) - 1
-            raise BadFileError(f"{self._place(index)}: the mask holds {odd[0]}, need 0..{most} or {IGNORE} (no class)")
 
     def view_label(
         self,
@@ -191,6 +177,21 @@ class ImageDataset(Dataset):
     def describe(self, columns: int = 6, limit: int = 1000) -> "tuple[Figure, pd.DataFrame]":
         "Grid of `columns` samples above a chart, and the class frequencies of up to `limit` images."
         return _described(self, columns, limit)
+
+# %% ../../nbs/data/01_dataset.ipynb #b61a9d5b
+def check_parts(
+    dataset: ImageDataset,  # data set
+    index: int,  # index of the image
+    image: np.ndarray,  # image (K, H, W), raw or normalised
+    mask: np.ndarray,  # mask (H, W)
+) -> None:
+    "Refusal, by the file's name, of pixels that are not numbers and of mask values that are not classes."
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise BadFileError(f"{dataset._place(index)}: has NaN or infinite pixels, mask or fill them first")
+    odd = mask[(mask >= len(dataset.mask_classes)) & (mask != IGNORE)]
+    if odd.size:
+        most = len(dataset.mask_classes) - 1
+        raise BadFileError(f"{dataset._place(index)}: the mask holds {odd[0]}, need 0..{most} or {IGNORE} (no class)")
 
 # %% ../../nbs/data/01_dataset.ipynb #1575ee59
 def _described(dataset: ImageDataset, columns: int, limit: int) -> "tuple[Figure, pd.DataFrame]":

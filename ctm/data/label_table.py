@@ -126,7 +126,7 @@ class LabelTable:
             return None
         return [None if is_missing(row["mask"]) else row["mask"] for row in self.rows]
 
-
+# %% ../../nbs/data/04_label_table.ipynb #31712afc
 def label_table(
     path: str | Path,  # .csv file
     names: Sequence[str],  # files that exist, as paths within the folder of images

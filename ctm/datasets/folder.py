@@ -45,6 +45,25 @@ def _digest(labels: np.ndarray | None) -> str | None:
     "Fingerprint of the labels, for the cache's key."
     return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
+# %% ../../nbs/datasets/07_folder.ipynb #99bc9a69
+def _listed(mask_values: dict | None) -> list[str]:
+    "Classes that the meaning of masks' values names."
+    return [name for name in mask_values or () if name not in ("background", "ignore")]
+
+
+def _kept(data: "Folder", bad: str) -> tuple[int, list[int]]:  # number of bands; indices
+    "Images that are there, with bands as most have them, and with a mask where labels come from masks."
+    kept = keep_present([(mask,) for mask in data.masks], "the table", bad)
+    bands, reasons = common_bands(data.root, [data.names[i] for i in kept], data.as_rgb, bad)
+    warn_skipped(list(reasons.values()), len(data))
+    kept = [i for i in kept if data.names[i] not in reasons]
+    bare = [data.names[i] for i in kept if not data.masks[i]] if data.share is not None else []
+    if bare:
+        words = "%s: has no mask and so no label (%d of %d images): not trained on"
+        log.warning(words, data.root / bare[0], len(bare), len(data))
+        kept = [i for i in kept if data.masks[i]]
+    return bands, kept
+
 # %% ../../nbs/datasets/07_folder.ipynb #9e32d5b2
 class Folder(ImageDataset):
     "A user's images of any size, with labels from a table or from masks."
@@ -78,8 +97,7 @@ class Folder(ImageDataset):
             self.table = LabelTable(tuple(found), (), None, tuple({"file": name} for name in found))
         else:
             columns = dict(file=file, label=label, encoding=encoding)
-            likely = [name for name in mask_values or () if name not in ("background", "ignore")]
-            self.table = label_table(labels, found, classes, other, bad=bad, likely=likely, **columns)
+            self.table = label_table(labels, found, classes, other, bad=bad, likely=_listed(mask_values), **columns)
         self.names = list(self.table.files)
         self._name_classes(labels or images, masks, classes, mask_values)
         check_range("share", share, 0, 1)
@@ -88,7 +106,10 @@ class Folder(ImageDataset):
         self.background = self.values.background
         check_classes(labels or images, self.classes, len(self.mask_classes))
         self.masks = [None] * len(self) if masks is None else find_masks(Path(masks), self.names, self.table.masks())
-        bands = self._leave_out(bad)
+        bands, kept = _kept(self, bad)
+        self.table = self.table.only(kept)
+        self.masks = [self.masks[i] for i in kept]
+        self.names = list(self.table.files)
         for band in rgb or ():
             check_range("rgb", band, 0, bands - 1, whole=True)
         self.mean = np.zeros(bands)
@@ -101,8 +122,7 @@ class Folder(ImageDataset):
         self, where: str | Path, masks: str | Path | None, classes: Sequence[str] | None, mask_values: dict | None
     ) -> None:
         "Classes of the table, the user or the masks; refused where nothing says what the labels or masks mean."
-        listed = [name for name in mask_values or () if name not in ("background", "ignore")]
-        self.classes = tuple(self.table.classes or classes or listed)
+        self.classes = tuple(self.table.classes or classes or _listed(mask_values))
         if not self.classes:
             raise BadFileError(f"{where}: no classes; give a label column, class columns, classes= or mask_values=")
         if masks is None and self.table.labels is None:
@@ -112,23 +132,6 @@ class Folder(ImageDataset):
                 f"{masks}: what do the masks' numbers mean? give mask_values=, or classes= in their order"
             )
         self.colors = named_colors(self.classes)
-
-    def _leave_out(self, bad: str) -> int:  # number of bands
-        "Images that are there, with bands as most have them, and with a mask where labels come from masks, are kept."
-        kept = keep_present([(mask,) for mask in self.masks], "the table", bad)
-        bands, reasons = common_bands(self.root, [self.names[i] for i in kept], self.as_rgb, bad)
-        warn_skipped(list(reasons.values()), len(self))
-        kept = [i for i in kept if self.names[i] not in reasons]
-        if self.share is not None:
-            bare = [self.names[i] for i in kept if not self.masks[i]]
-            kept = [i for i in kept if self.masks[i]]
-            if bare:
-                words = "%s: has no mask and so no label (%d of %d images): not trained on"
-                log.warning(words, self.root / bare[0], len(bare), len(self))
-        self.table = self.table.only(kept)
-        self.masks = [self.masks[i] for i in kept]
-        self.names = list(self.table.files)
-        return bands
 
     def settings(self) -> dict:
         return dict(

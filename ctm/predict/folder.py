@@ -13,19 +13,18 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
-from ..data.dataset import ImageDataset, warn_skipped
+from ..data.dataset import warn_skipped
 from ..data.mask_values import masks_against_labels
 from ..datasets.folder import PRESETS, READER, load, read_values
 from ..io.images import band_count
 from .dataset import predict_batches, score_masks
 from .masker import Masker
-from .overview import check_targets, images_of, map_name, mask_name, place_of, remember_masked
+from .overview import Plan, check_targets, images_of, map_name, mask_name, place_of, remember_masked
 from .overview import class_counts as class_counts
 from .overview import overview as overview
 from .scores import known_labels, mask_image, score_written, training_window
@@ -38,7 +37,7 @@ from ..train.fit import fit
 from ..train.recipes import split_preset
 
 # %% ../../nbs/predict/05_folder.ipynb #cffacd67
-def _readable(plan: "Plan", folder: Path, names: Sequence[str]) -> list[str]:
+def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
     "Images whose bands are those of the training images; others are refused, or skipped where that was asked for."
     as_rgb = plan.config.data.get("as_rgb", False)
     usual = plan.train.files(0)[0]
@@ -114,18 +113,6 @@ def _said_once() -> Iterator[None]:
     finally:
         log.removeFilter(fresh)
 
-# %% ../../nbs/predict/05_folder.ipynb #15bdda47
-@dataclass(frozen=True)
-class Plan:
-    "Configuration, data and folders of a fit on one's own images, all checked."
-
-    config: Config  # configuration of the fit
-    root: Path  # folder that the configuration's paths are relative to
-    images: Path  # folder of the images that get masks
-    out: Path  # folder of the results
-    train: ImageDataset  # training images, decoded once
-    val: ImageDataset  # validation images, decoded once
-
 # %% ../../nbs/predict/05_folder.ipynb #87979f8a
 def plan_folder(
     images: str | Path,  # folder of PNG, JPEG or GeoTIFF images
@@ -159,7 +146,7 @@ def plan_folder(
         log.warning(words, 100 * wrong)
     return plan
 
-
+# %% ../../nbs/predict/05_folder.ipynb #ffe64c79
 def _configure(root: Path, data: dict, size: int, preset: str, changes: dict) -> Config:
     "Configuration of a fit, with as many bands as the images have that the table names."
     patch = changes.get("patch_size", PRESETS[split_preset(preset)[0]]["patch_size"][0])

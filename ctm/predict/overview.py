@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,16 +20,26 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core import BadFileError, DatasetNotFoundError, write_whole
-from ..data.dataset import evenly
+from ..data.dataset import ImageDataset, evenly
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
 from ..io.folders import find_images
 from ..io.images import read_sparse
 from ..io.masks import read_mask
 from ..io.safe import figure_text, file_part, read_json
+from ..train.config import Config
 
-if TYPE_CHECKING:
-    from ctm.predict.folder import Plan
+# %% ../../nbs/predict/06_overview.ipynb #8e6d8090
+@dataclass(frozen=True)
+class Plan:
+    "Configuration, data and folders of a fit on one's own images, all checked."
+
+    config: Config  # configuration of the fit
+    root: Path  # folder that the configuration's paths are relative to
+    images: Path  # folder of the images that get masks
+    out: Path  # folder of the results
+    train: ImageDataset  # training images, decoded once
+    val: ImageDataset  # validation images, decoded once
 
 # %% ../../nbs/predict/06_overview.ipynb #8b501b4b
 def mask_name(
@@ -48,7 +58,7 @@ def map_name(
 
 
 def place_of(
-    plan: "Plan",  # folders
+    plan: Plan,  # folders
     folder: Path,  # absolute folder of images
 ) -> Path:  # folder that holds masks/ and maps/
     "Folder of the results for a folder of images: the plan's own, or one that no other folder shares."
@@ -59,7 +69,7 @@ def place_of(
 
 # %% ../../nbs/predict/06_overview.ipynb #6969c6e6
 def images_of(
-    plan: "Plan",  # folders and data
+    plan: Plan,  # folders and data
     folder: Path,  # absolute folder of images
 ) -> list[str]:  # paths within it
     "Images of a folder that get masks."
@@ -74,14 +84,14 @@ def images_of(
 
 
 def remember_masked(
-    plan: "Plan",  # folder of the results
+    plan: Plan,  # folder of the results
     folder: Path,  # absolute folder of images that were masked
 ) -> None:
     "Record of the folder that was masked last, for `overview`."
     write_whole(plan.out / "masked.json", json.dumps(dict(images=str(folder))))
 
 
-def _masked_last(plan: "Plan") -> Path:
+def _masked_last(plan: Plan) -> Path:
     "Folder whose images were masked last, else the plan's."
     record = plan.out / "masked.json"
     if not record.is_file():
@@ -93,7 +103,7 @@ def _masked_last(plan: "Plan") -> Path:
 
 # %% ../../nbs/predict/06_overview.ipynb #783e5fd6
 def check_targets(
-    plan: "Plan",  # folders and data
+    plan: Plan,  # folders and data
     folder: Path,  # absolute folder of images
     names: Sequence[str],  # images that get masks
     class_maps: bool = False,  # whether they get maps, too
@@ -123,7 +133,7 @@ def _check_kind(out: Path, names: Sequence[str], kind: str, rename: Callable[[st
 
 # %% ../../nbs/predict/06_overview.ipynb #6e5f68ca
 def class_counts(
-    plan: "Plan",  # labels of the images
+    plan: Plan,  # labels of the images
     pixels: pd.DataFrame,  # pixels of each class, from `mask_folder`
 ) -> pd.DataFrame:  # index: class
     "Images labelled with each class, images whose mask holds it, and its share of all masked pixels."
@@ -137,7 +147,7 @@ def class_counts(
 
 # %% ../../nbs/predict/06_overview.ipynb #760d41e8
 def overview(
-    plan: "Plan",  # folders and colours
+    plan: Plan,  # folders and colours
     columns: int = 6,  # number of images, evenly spaced through the folder
 ) -> Figure:  # images above, masks below
     "Images of the folder that was masked last, and their masks."
@@ -151,7 +161,7 @@ def overview(
     return figure
 
 
-def _pairs(plan: "Plan", folder: Path, place: Path, names: Sequence[str]) -> Figure:
+def _pairs(plan: Plan, folder: Path, place: Path, names: Sequence[str]) -> Figure:
     "Figure of images above their masks."
     figure, axes = plt.subplots(2, len(names), figsize=(1.5 * len(names), 3.4), squeeze=False)
     figure.subplots_adjust(hspace=0.05, wspace=0.05, bottom=0.12)

@@ -9,7 +9,6 @@ __all__ = ['score_written']
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,16 +21,13 @@ from ..io.masks import read_mask
 from ..metrics import SegmentationScores
 from .dataset import plain_scores
 from .masker import Masker
-from .overview import mask_name
+from .overview import Plan, mask_name
 from .raster import mask_file
 from ..runtime.progress import Progress
 
-if TYPE_CHECKING:
-    from ctm.predict.folder import Plan
-
 # %% ../../nbs/predict/07_scores.ipynb #c4e29fcf
 def known_labels(
-    plan: "Plan",  # data
+    plan: Plan,  # data
 ) -> dict[str, np.ndarray]:  # name of an image -> (C,)
     "Labels of the images that the plan's table names; none where labels come from masks."
     if plan.train.share is not None:  # labels of tiles, from masks
@@ -40,7 +36,7 @@ def known_labels(
 
 
 def training_window(
-    plan: "Plan",  # data
+    plan: Plan,  # data
 ) -> tuple[int, int]:  # (height, width) in pixels
     "Part of an image that the model saw, in the images' own pixels: a tile, or the median training image."
     tile = plan.config.data.get("tile")
@@ -52,19 +48,19 @@ def training_window(
         try:
             sizes.append(image_size(file))
         except BadFileError:  # it has broken since it was trained on
-            if plan.config.data.get("bad") != "skip" or file == files[-1] and not sizes:
+            if plan.config.data.get("bad") != "skip" or (file == files[-1] and not sizes):
                 raise
     return tuple(int(np.median([size[axis] for size in sizes])) for axis in (0, 1))
 
 
-def _in_windows(plan: "Plan", image: Path, seen: tuple[int, int]) -> bool:
+def _in_windows(plan: Plan, image: Path, seen: tuple[int, int]) -> bool:
     "Whether an image is masked in windows: where tiles were trained on, and where it is much larger than those seen."
     large = any(side > 2 * usual for side, usual in zip(image_size(image), seen, strict=True))
     return bool(plan.config.data.get("tile")) or large
 
 # %% ../../nbs/predict/07_scores.ipynb #3fd11f8b
 def mask_image(
-    plan: "Plan",  # reader's options
+    plan: Plan,  # reader's options
     masker: Masker,  # predictor that `train_folder` made
     source: Path,  # file of the image
     target: Path,  # file of the mask
@@ -87,7 +83,7 @@ def _originals(dataset: ImageDataset) -> tuple[ImageDataset, list[int]]:
     return dataset, sorted({int(index) for index in indices})
 
 
-def _written(plan: "Plan", masker: Masker, labels: dict, **options) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _written(plan: Plan, masker: Masker, labels: dict, **options) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     "Mask as it is written, and true mask, of each validation image that has one."
     reader, indices = _originals(plan.val)
     indices = [index for index in indices if len(reader.files(index)) > 1]
@@ -107,9 +103,9 @@ def _written(plan: "Plan", masker: Masker, labels: dict, **options) -> Iterator[
             yield read_mask(target), truth
     warn_skipped(reasons, len(indices))
 
-
+# %% ../../nbs/predict/07_scores.ipynb #ce50f910
 def score_written(
-    plan: "Plan",  # validation images, some of them with masks
+    plan: Plan,  # validation images, some of them with masks
     masker: Masker,  # predictor that `train_folder` made
     given: bool,  # whether images are masked with the table's labels, as those of the folder are
     **options,  # options of `mask_image`: window, overlap
