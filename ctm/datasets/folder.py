@@ -54,15 +54,16 @@ def _listed(mask_values: dict | None) -> list[str]:
 def _kept(data: "Folder", bad: str) -> tuple[int, list[int]]:  # number of bands; indices
     "Images that are there, with bands as most have them, and with a mask where labels come from masks."
     kept = keep_present([(mask,) for mask in data.masks], "the table", bad)
-    bands, reasons = common_bands(data.root, [data.names[i] for i in kept], data.as_rgb, bad)
-    warn_skipped(list(reasons.values()), len(data))
-    kept = [i for i in kept if data.names[i] not in reasons]
     bare = [data.names[i] for i in kept if not data.masks[i]] if data.share is not None else []
     if bare:
         words = "%s: has no mask and so no label (%d of %d images): not trained on"
         log.warning(words, data.root / bare[0], len(bare), len(data))
         kept = [i for i in kept if data.masks[i]]
-    return bands, kept
+    if not kept:
+        raise BadFileError(f"{data.root}: no image is left that has its mask, fetch the masks again")
+    bands, reasons = common_bands(data.root, [data.names[i] for i in kept], data.as_rgb, bad)
+    warn_skipped(list(reasons.values()), len(data))
+    return bands, [i for i in kept if data.names[i] not in reasons]
 
 # %% ../../nbs/datasets/07_folder.ipynb #9e32d5b2
 class Folder(ImageDataset):

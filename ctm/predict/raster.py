@@ -17,9 +17,9 @@ import torch
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from ..core import IGNORE, atomic_path
+from ..core import IGNORE, BadFileError, atomic_path
 from ..data.colors import color_bytes, save_mask
-from ..io.images import image_size, is_raster, open_raster, read_image, read_raster
+from ..io.images import band_count, image_size, is_raster, open_raster, read_image, read_raster
 from ..io.safe import printable
 from .masker import Masker
 from .windows import block_masks, grid_of
@@ -127,6 +127,9 @@ def mask_file(
 ) -> dict[str, int]:  # name of each value -> number of pixels
     "Pixels of each class in an image's mask, which is written, georeferenced where the image is."
     source = Path(source)
+    bands = band_count(source, as_rgb)[0]
+    if bands != len(masker.mean):
+        raise BadFileError(f"{source}: has {bands} bands, the model was trained on {len(masker.mean)}; export it again")
     size = image_size(source)
     windows = grid_of(size, window or size, overlap)
     side = max(block, 8 * max(windows.window)) if window else max(size)

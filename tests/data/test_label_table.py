@@ -182,3 +182,11 @@ def test_a_dominating_group_trains(tmp_path, caplog):
     caplog.clear()
     assert len(split_rows(grouped(tmp_path, ["a"] * 6 + ["b"] * 4), 0.2, 0, "Patient")["val"]) == 4
     assert "40% of the images are for validation" in caplog.text
+
+
+def test_spaces_within_a_name_do_not_make_a_second_class(tmp_path, caplog):
+    names = ["dense forest", "dense\xa0forest", "dense  forest", "dense \u200bforest", "\u202fdense forest\u2009"]
+    rows = "".join(f"d/{i}.png,{name}\n" for i, name in enumerate(names))
+    path = written(tmp_path / "labels.csv", "file,label\n" + rows)
+    assert label_table(path, FILES).classes == ("dense forest",) and len(caplog.records) == 1
+    assert label_table(path, FILES, classes=["water", "dense\xa0forest"]).labels[:, 1].sum() == 5

@@ -85,3 +85,22 @@ def test_what_is_broken_when_files_are_listed_is_skipped(place, caplog, spoil):
         [0, 1],
     ]
     assert data.masks == [None] * 3 and "skipped 1 of 4" in caplog.text and "0.png" in caplog.text
+
+
+def test_masks_among_the_images_are_no_images(place):
+    for i in (0, 1):
+        (place / "images" / "masks").mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((16, 16), np.uint8)).save(place / "images" / "masks" / f"{i}.png")
+    data = Folder(place / "images", None, place / "images" / "masks", CLASSES)
+    assert data.names == ["0.png", "1.png"] and len(data.mean) == 3
+
+
+def test_masks_that_are_gone(place):
+    masks = masks_of(place, "0.png")
+    (place / "masks.csv").write_text("file,mask\n0.png,0.png\n1.png,1.png\n")
+    with pytest.raises(BadFileError, match="1.png: missing, though the table names it"):
+        Folder(place / "images", place / "masks.csv", masks, CLASSES)
+    assert Folder(place / "images", place / "masks.csv", masks, CLASSES, bad="skip").names == ["0.png"]
+    (masks / "0.png").unlink()
+    with pytest.raises(BadFileError, match="no image is left that has its mask"):
+        Folder(place / "images", place / "masks.csv", masks, CLASSES, bad="skip")
