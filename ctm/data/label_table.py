@@ -235,7 +235,7 @@ def split_rows(
         chosen = _draw(groups, share, seed)
         sides = ["val" if g in chosen else "train" for g in groups]
         reached = sides.count("val") / len(sides)
-        if column and abs(reached - share) > 0.05:
+        if column and abs(reached - share) > share / 10:
             words = "%s: %.0f%% of the images are for validation, not %.0f%%: the groups of %r allow no better draw"
             log.warning(words, path, 100 * reached, 100 * share, column)
     found = {side: [i for i, s in enumerate(sides) if s == side] for side in ("train", "val")}
