@@ -16,12 +16,12 @@ import numpy as np
 from ..core import BadFileError, DatasetNotFoundError, atomic_folder, check_choice
 from ..data.colors import named_colors
 from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..data.outlines import rasterise
 from ..data.transforms import Resized
 from .voc2012 import CLASSES as VOC
 from .voc2012 import COLORS as VOC_COLORS
 from ..io.contents import cache_root, content_digests
 from ..io.images import read_image
+from ..io.outlines import rasterise
 from ..io.safe import inside, read_array, read_json, too_long
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #c09c8764

@@ -6,7 +6,6 @@
 __all__ = ['read_values', 'Folder', 'load']
 
 # %% ../../nbs/datasets/07_folder.ipynb #b7d804b5
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,11 +38,6 @@ def read_values(
             if type(value) not in (int, str):
                 raise BadFileError(f"{path}: {wrong} ({value!r:.60} is neither a number nor a colour); {remedy}")
     return values
-
-# %% ../../nbs/datasets/07_folder.ipynb #cc5f2a13
-def _digest(labels: np.ndarray | None) -> str | None:
-    "Fingerprint of the labels, for the cache's key."
-    return None if labels is None else hashlib.sha256(labels.tobytes()).hexdigest()[:16]
 
 # %% ../../nbs/datasets/07_folder.ipynb #99bc9a69
 def _listed(mask_values: dict | None) -> list[str]:
@@ -137,10 +131,8 @@ class Folder(ImageDataset):
     def settings(self) -> dict:
         return dict(
             mean=self.mean.tolist(),
-            masks=[str(mask) for mask in self.masks],
             as_rgb=self.as_rgb,
             values=self.values.values,
-            labels=_digest(self.table.labels),
         )
 
     def files(self, index: int) -> list[Path]:

@@ -19,6 +19,7 @@ import pandas as pd
 
 from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import warn_skipped
+from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
 from ..datasets.folder import PRESETS, READER, load, read_values
 from ..io.images import band_count
@@ -191,7 +192,8 @@ def train_folder(
     **fit_options,  # options of `ctm.fit`: num_workers, devices, precision, ...
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
     "Trained model of a plan, with the scores of the masks that it writes for the validation images."
-    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}"
+    facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
+    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(facts)[:8]}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, **fit_options)
     data = plan.train
     masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
@@ -229,7 +231,7 @@ def mask_folder(
     rows = {}
     reasons = []
     with stoppable():
-        for name in Progress(names, desc="masking"):
+        for name in Progress(names, desc=f"masking {folder.name}", unit="image"):
             maps = place / "maps" / map_name(name) if class_maps else None
             target = place / "masks" / mask_name(name)
             try:

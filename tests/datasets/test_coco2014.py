@@ -10,8 +10,8 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 from ctm.core import BadFileError
-from ctm.data.outlines import rasterise, unpack_runs
 from ctm.datasets import coco2014
+from ctm.io.outlines import rasterise, unpack_runs
 from ctm.synthetic.sets import make_synthetic
 from tests.datasets.samples import SAMPLES, check_samples, lines, real
 from tests.tools import JSON, TYPED, in_file
