@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ..core import BadFileError, DatasetNotFoundError, write_whole
+from ..core import BadFileError, DatasetNotFoundError, absolute, runs_root, write_whole
 from ..data.dataset import ImageDataset, evenly
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
@@ -62,10 +62,21 @@ def place_of(
     folder: Path,  # absolute folder of images
 ) -> Path:  # folder that holds masks/ and maps/
     "Folder of the results for a folder of images: the plan's own, or one that no other folder shares."
-    if folder == plan.images:
-        return plan.out
+    return plan.out if folder == plan.images else plan.out / "other" / _marked(folder.name, folder)
+
+
+def default_out(
+    images: str | Path,  # folder of images
+) -> Path:  # under runs/own
+    "Folder of the results where none is asked for: one that no other folder of images shares."
+    folder = absolute(images)
+    return runs_root() / "own" / _marked(f"{folder.parent.name}-{folder.name}".lstrip("-"), folder)
+
+
+def _marked(name: str, folder: Path) -> str:
+    "Name with six digits of where a folder lies."
     digest = hashlib.sha256(str(folder).encode(errors="surrogatepass")).hexdigest()[:6]
-    return plan.out / "other" / f"{file_part(folder.name)}-{digest}"
+    return f"{file_part(name)}-{digest}"
 
 # %% ../../nbs/predict/06_overview.ipynb #6969c6e6
 def images_of(
