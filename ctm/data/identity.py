@@ -66,8 +66,9 @@ def identity_key(
 
 # %% ../../nbs/data/12_identity.ipynb #d9103362
 def _some(names: Sequence[str], most: int = 3) -> str:
-    "A few names, in brackets."
-    return f"({', '.join(printable(name) for name in names[:most])}{', ...' if len(names) > most else ''})"
+    "A few names, and how many more there are."
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
 
 
 def differences(
@@ -79,11 +80,11 @@ def differences(
     both = [name for name in now if name in was]
     groups = {
         "new images": [name for name in now if name not in was],
-        "images are gone": [name for name in was if name not in now],
-        "images or masks have another content": [name for name in both if was[name][0] != now[name][0]],
-        "images have another label": [name for name in both if was[name][1] != now[name][1]],
+        "images gone": [name for name in was if name not in now],
+        "another content of": [name for name in both if was[name][0] != now[name][0]],
+        "another label of": [name for name in both if was[name][1] != now[name][1]],
     }
-    found = [f"{len(names)} {what} {_some(names)}" for what, names in groups.items() if names]
+    found = [f"{what} {_some(names)}" for what, names in groups.items() if names]
     if old["classes"] != new["classes"]:
         found.insert(0, f"the classes are {', '.join(new['classes'])}, and were {', '.join(old['classes'])}")
     if not found and list(was) != list(now):
