@@ -17,11 +17,11 @@ import numpy as np
 import rasterio
 from PIL import Image, ImageOps
 from rasterio import DatasetReader
-from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ..core import BadFileError
+from .rasters import as_meant, half_clear, layout_of, refuse_halves, valid_pixels
 from .safe import reading
 
 # %% ../../nbs/io/02_images.ipynb #3e889bd2
@@ -84,6 +84,7 @@ def open_raster(
         file = rasterio.open(os.path.abspath(path), driver=driver)
         try:
             _refuse_traps(file)
+            refuse_halves(file)
         except BaseException:
             file.close()
             raise
@@ -110,29 +111,28 @@ def read_bands(
         return file.read()
 
 # %% ../../nbs/io/02_images.ipynb #bc6f0954
-def _all_valid(file: DatasetReader) -> bool:
-    "Whether a raster has neither a nodata value nor a mask."
-    return all(flags == [MaskFlags.all_valid] for flags in file.mask_flag_enums)
-
-
 def read_raster(
     file: DatasetReader,  # open raster
     window: Window | None = None,  # part of it, in pixels
+    rgb: bool = False,  # whether one band becomes three, as `read_image`
 ) -> tuple[np.ndarray, np.ndarray | None]:  # image and valid pixels, as `read_image`
-    "Bands of an open raster without alpha, and where it has data."
+    "Bands of an open raster as they are meant, without alpha, and where all of them have data."
     with reading(file.name, "ends too soon or is damaged"):
-        bands = [i for i, kind in zip(file.indexes, file.colorinterp, strict=True) if kind != ColorInterp.alpha]
-    if not bands:
+        layout = layout_of(file)
+    if not layout.bands:
         raise BadFileError(f"{file.name}: has no band but transparency; export its colours, too")
-    _check_amount(file, window, len(bands))
+    _check_amount(file, window, len(layout.bands))
     with reading(file.name, "ends too soon or is damaged"):
-        image = file.read(bands, window=window)
-        valid = None if _all_valid(file) else file.dataset_mask(window=window) > 0
-    if np.iscomplexobj(image):
+        stored = file.read(layout.bands, window=window)
+        valid = valid_pixels(file, layout, window)
+    if np.iscomplexobj(stored):
         raise BadFileError(f"{file.name}: holds complex numbers, store amplitudes (or two real bands) instead")
+    image = as_meant(stored, layout)
     if image.dtype.kind == "f":
         finite = np.isfinite(image).all(0)
         valid = finite if valid is None else valid & finite
+    if rgb and len(image) == 1:
+        image = np.repeat(image, 3, 0)
     if valid is None or valid.all():
         return image, None
     return np.where(valid, image, 0), valid
@@ -145,6 +145,9 @@ def _picture_file(path: Path) -> Iterator[Image.Image]:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path, formats=_FORMATS) as image:
+                count = getattr(image, "n_frames", 1)
+                if image.format in ("PNG", "WEBP") and count > 1:  # a JPEG's others are previews
+                    raise BadFileError(f"{path}: holds {count} pictures; export each to a file of its own")
                 yield image
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise BadFileError(f"{path}: {error}; store it as a GeoTIFF, which is read in parts") from error
@@ -164,6 +167,8 @@ def _picture(path: Path, rgb: bool) -> tuple[np.ndarray, np.ndarray | None]:
     image = open_picture(path)
     clear = "A" in image.getbands() or "transparency" in image.info
     alpha = np.asarray(image.convert("RGBA"))[..., 3] if clear else None
+    if clear and not rgb and half_clear(alpha) > 0.5:
+        raise BadFileError(f"{path}: its transparency holds values as a band of data does; store it as a GeoTIFF")
     grey = image.mode in ("1", "L", "LA") and not rgb
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -182,7 +187,7 @@ def read_image(
     check_file(path)
     if is_raster(path):
         with open_raster(path) as file:
-            return read_raster(file, window)
+            return read_raster(file, window, rgb)
     image, valid = _picture(path, rgb)
     if window:
         rows, columns = window.toslices()
@@ -209,13 +214,18 @@ def image_size(
 def band_count(
     path: str | Path,  # file of an image
     rgb: bool = False,  # whether photographs become three bands, as `read_image`
-) -> tuple[int, str]:  # bands, type
+) -> tuple[int, str]:  # bands; type, and units where the file says them
     "Number of bands that `read_image` would return, and their type, from the header."
     path = Path(path)
     check_file(path)
     if is_raster(path):
         with open_raster(path) as file:
-            return sum(kind != ColorInterp.alpha for kind in file.colorinterp), file.dtypes[0]
+            with reading(path, "ends too soon or is damaged"):
+                layout = layout_of(file)
+            count = layout.count()
+            kind = str(layout.kind(file.dtypes[0]))
+            units = [file.units[i - 1] or "no unit" for i in layout.bands if any(file.units)]
+            return 3 if rgb and count == 1 else count, " in ".join([kind, *([", ".join(units)] if units else [])])
     with _picture_file(path) as image:
         grey = image.mode in ("1", "L", "LA") and not rgb
     return 1 if grey else 3, "uint8"

@@ -34,7 +34,7 @@ def open_source(
     "Image that is read in parts: a raster from disk, a picture from memory."
     if is_raster(path):
         with open_raster(path) as file:
-            yield lambda y, x, h, w: read_raster(file, Window(x, y, w, h)), _place_on_earth(file)
+            yield lambda y, x, h, w: read_raster(file, Window(x, y, w, h), as_rgb), _place_on_earth(file)
         return
     pixels, valid = read_image(path, as_rgb)
 
