@@ -24,7 +24,7 @@ from ..io.safe import read_array, reading
 from ..runtime.progress import Progress
 
 # %% ../../nbs/data/06_cache.ipynb #874953e7
-_LAYOUT = 3  # of the cache's files: another number, another cache
+_LAYOUT = 4  # of the cache's files: another number, another cache
 _CHECKED = 16  # number of samples whose checksums are compared when a cache is opened
 _PARTS = ("images", "masks", "labels")  # of a sample, one array of all samples each
 

@@ -12,9 +12,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import IGNORE, BadFileError, check_choice
+from ..core import IGNORE, BadFileError, check_choice, log
 from .dataset import ImageDataset, evenly
-from ..io.masks import read_colors, read_mask
+from ..io.masks import is_lossy, read_bright, read_colors, read_mask
+
+# %% ../../nbs/data/05_mask_values.ipynb #8aa6ccc3
+_FAR = 64  # smallest difference of two values that survive a JPEG, of 255
+_DOUBTFUL = 0.1  # largest share of pixels that are near neither of two values
+_GREY = 0x010101  # number of the darkest grey but black
+
+
+def _rgb(numbers: np.ndarray) -> np.ndarray:
+    "Red, green and blue (..., 3) of colours' numbers (...)."
+    return numbers[..., None] // np.array([65536, 256, 1]) % 256
+
+
+def _values(path: Path) -> set[int]:
+    "Numbers that a mask holds, 0 and 255 in one with losses; nothing where it cannot be read or holds colours."
+    try:
+        return {0, IGNORE} if is_lossy(path) and read_bright(path).any() else {*np.unique(read_mask(path)).tolist()}
+    except BadFileError:
+        return set()  # whoever reads it says what is wrong
 
 # %% ../../nbs/data/05_mask_values.ipynb #77f864ad
 class MaskValues:
@@ -26,6 +44,7 @@ class MaskValues:
         values: dict[str, int | str | list] | None = None,  # name -> number or "#rrggbb", or several; None: 0, 1, ...
         background: bool = False,  # pixels may be of no class; without `values` they are 0 and the classes 1, 2, ...
     ):
+        self.given = values is not None
         if values is None:
             names = ["background", *classes] if background else classes
             values = {name: i for i, name in enumerate(names)}
@@ -40,9 +59,8 @@ class MaskValues:
             raise ValueError(f"mask_values: {values} gives one value to two names")
         shift = int(self.background is not None)
         targets = {"background": 0, "ignore": IGNORE} | {name: i + shift for i, name in enumerate(classes)}
-        self.codes = {} if self.painted else {IGNORE: IGNORE}  # value in a mask -> class number
-        for name, code in said:
-            self.codes[code] = targets[name]
+        self.stated = {code: targets[name] for name, code in said}  # value in a mask -> class number
+        self.codes = ({} if self.painted else {IGNORE: IGNORE}) | self.stated
 
     def _code(self, name: str, value: int | str) -> int:
         "Number that stands for a value: the number itself, or that of a colour."
@@ -57,6 +75,8 @@ class MaskValues:
 
     def read(self, path: Path) -> np.ndarray:  # (H, W) uint8
         "Classes of a mask's pixels; `BadFileError` where it holds something else."
+        if is_lossy(path):
+            return self._nearest(path)
         raw = read_colors(path) if self.painted else read_mask(path)
         found, places = np.unique(raw, return_inverse=True)
         odd = [value for value in found.tolist() if value not in self.codes]
@@ -69,6 +89,38 @@ class MaskValues:
             )
         classes = np.array([self.codes[value] for value in found.tolist()], np.uint8)
         return classes[places].reshape(raw.shape)
+
+    def _nearest(self, path: Path) -> np.ndarray:  # (H, W) uint8
+        "Classes of a mask that was stored as a JPEG: of two values the nearer one; `BadFileError` where it has more."
+        colors = _rgb(np.array([code if self.painted else _GREY * code for code in self.stated]))
+        gap = np.abs(colors[0] - colors[-1]).max()
+        if len(colors) != 2 or gap < _FAR:
+            raise BadFileError(
+                f"{path}: is compressed with losses (as a JPEG), which only two values that are far apart survive, "
+                f"as 0 and 255; export it as PNG, or name its two in mask_values. Known: {self.values}"
+            )
+        pixels = _rgb(read_colors(path))
+        away = np.stack([np.abs(pixels - color).max(-1) for color in colors])
+        doubtful = (away.min(0) > gap / 4).mean()
+        if doubtful > _DOUBTFUL:
+            raise BadFileError(f"{path}: {doubtful:.0%} of its pixels are near neither of the values {self.values}")
+        return np.array([*self.stated.values()], np.uint8)[away.argmin(0)]
+
+    def settled(
+        self,
+        masks: Sequence[Path],  # masks of the data set
+    ) -> "MaskValues":  # itself, or one that reads white as the second of two classes
+        "Reader of black and white masks where no mapping says what white means; a log line says so."
+        seen = set().union(*(_values(masks[i]) for i in evenly(len(masks), 64)))
+        if self.painted or IGNORE in self.stated or IGNORE not in seen or len(seen & {*self.stated}) > 1:
+            return self
+        names = list(self.values)
+        if self.given or len(names) != 2 or 0 not in seen or 1 in seen:
+            log.warning("masks hold %s: 255 is read as unknown; mask_values= says otherwise", sorted(seen))
+            return self
+        log.warning("masks hold 0 and 255 alone: 255 is read as %r; mask_values= says otherwise", names[1])
+        classes = [name for name in names if name != "background"]
+        return MaskValues(classes, dict(zip(names, (0, IGNORE), strict=True)))
 
 # %% ../../nbs/data/05_mask_values.ipynb #d5a2b9c6
 def check_classes(

@@ -21,7 +21,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ..core import BadFileError
-from .rasters import as_meant, half_clear, layout_of, refuse_halves, valid_pixels
+from .rasters import DATA, as_meant, half_clear, layout_of, refuse_halves, say_data, valid_pixels
 from .safe import reading
 
 # %% ../../nbs/io/02_images.ipynb #3e889bd2
@@ -118,7 +118,7 @@ def read_raster(
 ) -> tuple[np.ndarray, np.ndarray | None]:  # image and valid pixels, as `read_image`
     "Bands of an open raster as they are meant, without alpha, and where all of them have data."
     with reading(file.name, "ends too soon or is damaged"):
-        layout = layout_of(file)
+        layout = layout_of(file, rgb)
     if not layout.bands:
         raise BadFileError(f"{file.name}: has no band but transparency; export its colours, too")
     _check_amount(file, window, len(layout.bands))
@@ -167,8 +167,9 @@ def _picture(path: Path, rgb: bool) -> tuple[np.ndarray, np.ndarray | None]:
     image = open_picture(path)
     clear = "A" in image.getbands() or "transparency" in image.info
     alpha = np.asarray(image.convert("RGBA"))[..., 3] if clear else None
-    if clear and not rgb and half_clear(alpha) > 0.5:
-        raise BadFileError(f"{path}: its transparency holds values as a band of data does; store it as a GeoTIFF")
+    if "A" in image.getbands() and not rgb and half_clear(alpha) > DATA:
+        say_data(path)
+        return np.moveaxis(np.asarray(image), -1, 0).copy(), None
     grey = image.mode in ("1", "L", "LA") and not rgb
     pixels = np.asarray(image.convert("L" if grey else "RGB"))
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -221,14 +222,15 @@ def band_count(
     if is_raster(path):
         with open_raster(path) as file:
             with reading(path, "ends too soon or is damaged"):
-                layout = layout_of(file)
+                layout = layout_of(file, rgb)
             count = layout.count()
             kind = str(layout.kind(file.dtypes[0]))
             units = [file.units[i - 1] or "no unit" for i in layout.bands if any(file.units)]
             return 3 if rgb and count == 1 else count, " in ".join([kind, *([", ".join(units)] if units else [])])
     with _picture_file(path) as image:
         grey = image.mode in ("1", "L", "LA") and not rgb
-    return 1 if grey else 3, "uint8"
+        clear = "A" in image.getbands() and not rgb
+    return len(_picture(path, rgb)[0]) if clear else 1 if grey else 3, "uint8"
 
 # %% ../../nbs/io/02_images.ipynb #baea6853
 def read_sparse(

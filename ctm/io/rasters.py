@@ -57,7 +57,9 @@ def refuse_halves(
         raise BadFileError(f"{file.name}: is stored turned or mirrored (orientation {turn}); export it upright")
 
 # %% ../../nbs/io/04_rasters.ipynb #e7de4d40
-_SEEN, _SOFT, _DATA = 128, 0.02, 0.5  # side of the sample; shares of pixels that are neither all nor nothing
+_SEEN = 128  # side of the sample that is looked at, in pixels
+_SOFT = 0.02  # largest share of pixels that are neither all nor nothing, at soft borders
+DATA = 0.5  # share of such pixels above which a band is data
 
 
 def half_clear(
@@ -70,20 +72,33 @@ def half_clear(
     return float(1 - np.isin(alpha, (0, 1, 255, most)).mean())
 
 
+_SAID: set[Path] = set()  # folders of which it was said
+
+
+def say_data(
+    path: str | Path,  # file whose transparency is read as a band
+) -> None:
+    "Log line about the first such file of a folder."
+    folder = Path(path).parent
+    if folder not in _SAID:
+        _SAID.add(folder)
+        log.warning("%s: its transparency (last band) holds data such as near infrared, and is read as a band", path)
+
+
 @lru_cache(4096)
 def _is_data(path: str, driver: str, changed: int, band: int) -> bool:
     "Whether a band that is marked as transparency holds data."
     with rasterio.open(path, driver=driver) as file:
         shape = tuple(min(side, _SEEN) for side in file.shape)
         share = half_clear(file.read(band, out_shape=shape))
-    if _SOFT < share <= _DATA:
+    if _SOFT < share <= DATA:
         raise BadFileError(
             f"{path}: band {band} is marked as transparency, but {share:.0%} of it are values in between; export it "
             f"without (gdal_edit.py -colorinterp_{band} undefined) if it is data such as near infrared"
         )
-    if share > _DATA:
-        log.warning("%s: band %d is marked as transparency but holds data, and is read as data", path, band)
-    return share > _DATA
+    if share > DATA:
+        say_data(path)
+    return share > DATA
 
 # %% ../../nbs/io/04_rasters.ipynb #4ac7007b
 class Layout(NamedTuple):
@@ -127,10 +142,12 @@ def _palette(file: DatasetReader) -> np.ndarray | None:
 
 def layout_of(
     file: DatasetReader,  # open raster
+    photo: bool = False,  # whether it is a photograph, whose transparency is not looked at
 ) -> Layout:
     "Bands of data and transparency, palette and units of a raster."
     marked = [i for i, kind in zip(file.indexes, file.colorinterp, strict=True) if kind == ColorInterp.alpha]
-    clear = [i for i in marked if not _is_data(file.name, file.driver, os.stat(file.name).st_mtime_ns, i)]
+    facts = file.name, file.driver, os.stat(file.name).st_mtime_ns
+    clear = [i for i in marked if photo or not _is_data(*facts, i)]
     bands = [i for i in file.indexes if i not in clear]
     scales = np.array([file.scales[i - 1] for i in bands])
     offsets = np.array([file.offsets[i - 1] for i in bands])
