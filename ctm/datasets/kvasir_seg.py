@@ -36,6 +36,11 @@ def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
         folder, stems = root, read_text(names).split()
     else:
         folder, stems = own, []
+    if not stems and (root / "images").is_dir():
+        raise DatasetNotFoundError(
+            f"{names}: missing or empty; the list is not in the archive of the data, fetch it from "
+            'github.com/DebeshJha/Kvasir-SEG, or read the folder as your own: masks="masks", classes=("mucosa", "polyp")'
+        )
     if not stems:
         raise DatasetNotFoundError(
             f"{folder}: no Kvasir-SEG images (images/*.jpg), nor {names}. Get the data from "

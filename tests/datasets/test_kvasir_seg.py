@@ -1,7 +1,9 @@
 "Kvasir-SEG: real images in both layouts."
 
+import pytest
 import torch
 
+from ctm.core import DatasetNotFoundError
 from ctm.data.transforms import Resized, Tiles
 from ctm.datasets import kvasir_seg
 from ctm.train.config import load_config
@@ -25,3 +27,9 @@ def test_kvasir_seg(tmp_path):
         (tmp_path / part).symlink_to(SAMPLES / "endotect" / "Kvasir-SEG" / part)
     (tmp_path / "train.txt").write_text("\n".join(p.stem for p in (tmp_path / "images").glob("*.jpg")))
     check_samples(kvasir_seg.KvasirSeg(tmp_path, "train"), 5)
+
+
+@real
+def test_the_archive_has_no_lists():
+    with pytest.raises(DatasetNotFoundError, match="train.txt: missing .* not in the archive .* read the folder"):
+        kvasir_seg.KvasirSeg(SAMPLES / "endotect" / "Kvasir-SEG", "train")
