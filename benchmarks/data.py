@@ -25,7 +25,7 @@ from ctm.core import repo_root, versions
 from ctm.data.cache import cached
 from ctm.data.dataset import ImageDataset
 from ctm.data.loader import loader, random_order
-from ctm.datasets.coco2014 import CATEGORY_IDS, Coco2014
+from ctm.datasets.coco2014 import CATEGORY_IDS, CLASSES, Coco2014
 from ctm.train.config import DATASETS, load_config
 from ctm.train.data import load_dataset
 
@@ -102,7 +102,7 @@ def write_instances(
     path = folder / "annotations" / "instances_train2014.json"
     path.parent.mkdir()
     listed = [dict(id=i, file_name=name, height=480, width=640) for i, name in enumerate(names)]
-    kinds = [dict(id=i, name=str(i)) for i in CATEGORY_IDS]
+    kinds = [dict(id=i, name=name) for i, name in zip(CATEGORY_IDS, CLASSES, strict=True)]
     draw = random.Random(0)
     with open(path, "w") as file:
         file.write(f'{{"images": {json.dumps(listed)}, "categories": {json.dumps(kinds)}, "annotations": [')

@@ -6,6 +6,7 @@
 __all__ = ['CLASSES', 'CATEGORY_IDS', 'COLORS', 'OFFICIAL', 'Coco2014']
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #e4fca1ab
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ..core import BadFileError, DatasetNotFoundError, atomic_folder, check_choice
+from ..data.cache import cache_root
 from ..data.colors import named_colors
 from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
+from ..data.outlines import rasterise
 from ..data.transforms import Resized
 from .voc2012 import CLASSES as VOC
 from .voc2012 import COLORS as VOC_COLORS
-from ..io.contents import cache_root, content_digests
 from ..io.images import read_image
-from ..io.outlines import rasterise
 from ..io.safe import inside, read_array, read_json, too_long
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #c09c8764
@@ -36,14 +37,8 @@ CLASSES = tuple(
 )
 _GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # numbers that no category has
 CATEGORY_IDS = tuple(i for i in range(1, 91) if i not in _GAPS)  # in the order of CLASSES
-_OTHERWISE = {  # VOC's name -> COCO's
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
+_OTHERWISE = dict(aeroplane="airplane", diningtable="dining table", motorbike="motorcycle")  # VOC's name -> COCO's
+_OTHERWISE |= dict(pottedplant="potted plant", sofa="couch", tvmonitor="tv")
 COLORS = named_colors(CLASSES, {_OTHERWISE.get(c, c): color for c, color in zip(VOC, VOC_COLORS, strict=True)})
 OFFICIAL = {"train": 82783, "val": 40504}  # images; 82,081 and 40,137 of them hold an object
 
@@ -96,8 +91,6 @@ def _fault(content: object) -> str | None:
         rows = content.get(part)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             return f"it has no {part}"
-    if not all(row.get("id") in CATEGORY_IDS for row in content["categories"]):
-        return "it has other categories than COCO's 80"
     for image in content["images"]:
         sides = image.get("height"), image.get("width")
         name = image.get("file_name")
@@ -108,6 +101,15 @@ def _fault(content: object) -> str | None:
         if not isinstance(name, str) or too_long(name):
             return f"image {image['id']} has the name {name!r:.60}"
     return None if content["images"] else "it lists no image"
+
+# %% ../../nbs/datasets/02_coco2014.ipynb #419ea9a4
+def _odd_category(rows: list[dict]) -> str | None:
+    "What is wrong with a file's categories; None: nothing."
+    for row in rows:
+        if row.get("name") not in CLASSES or type(row.get("id")) is not int:
+            return f"its category {row.get('id')!r:.20} is {row.get('name')!r:.40}, which is not one of COCO's 80"
+    twice = any(len({row[part] for row in rows}) < len(rows) for part in ("id", "name"))
+    return "two categories have one id or name" if twice else None
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #8470d6e7
 def read_instances(
@@ -120,16 +122,18 @@ def read_instances(
             'or leave root unset with preset="demo" to use the synthetic set'
         )
     content = read_json(file, _WRONG, "fetch it again")
-    fault = _fault(content)
+    fault = _fault(content) or _odd_category(content["categories"])
     if fault:
         raise BadFileError(f"{file}: {_WRONG} ({fault}); fetch it again")
+    official = {str(row["id"]): CATEGORY_IDS[CLASSES.index(row["name"])] for row in content["categories"]}
     images = {image["id"]: image for image in content["images"]}
     objects = {number: [] for number in images}
     for item in content["annotations"]:
         number = item.get("image_id")
         if type(number) is not int or number not in images:
             raise BadFileError(f"{file}: {_WRONG} (it annotates the image {number!r:.20}, which it does not list)")
-        objects[number].append(item)
+        category = str(item.get("category_id"))
+        objects[number].append(item | dict(category_id=official.get(category, category)))
     return _Instances(images, objects)
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #9e68e0ad
@@ -157,16 +161,15 @@ def pack(
     )
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #3a82d09f
-_PACKED = 1  # of the arrays: another number, packed again
-
-
 def packed_instances(
     file: Path,  # file instances_*.json
 ) -> dict[str, np.ndarray]:  # arrays, as `pack` returns them
     "A split's annotations as arrays, from the cache where this file was packed before (not in the paper)."
     if cache_root() is None or not file.is_file():
         return pack(read_instances(file), file)
-    place = cache_root() / f"coco-{_PACKED}-{content_digests([file])[file]}"
+    stat = file.stat()
+    facts = f"by name:{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+    place = cache_root() / f"coco-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     if len([*place.glob("*.npy")]) < 7:  # not made yet, or a part was cleaned away
         shutil.rmtree(place, ignore_errors=True)
         with atomic_folder(place) as partial:
@@ -206,7 +209,7 @@ class Coco2014(ImageDataset):
         self.found_in(root)
 
     def annotations(self, index: int) -> list[dict]:
-        "Annotations of an image, as the instances file has them."
+        "Annotations of an image, as the instances file has them, with COCO's own category numbers."
         row = self.rows[index]
         start = self.packed["ends"][row - 1] if row else 0
         return json.loads(self.packed["text"][start : self.packed["ends"][row]].tobytes())

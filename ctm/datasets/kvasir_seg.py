@@ -38,8 +38,8 @@ def _find_split(root: Path, split: str) -> tuple[Path, list[str]]:
         folder, stems = own, []
     if not stems and (root / "images").is_dir():
         raise DatasetNotFoundError(
-            f"{names}: missing or empty; the list is not in the archive of the data, fetch it from "
-            'github.com/DebeshJha/Kvasir-SEG, or read the folder as your own: masks="masks", classes=("mucosa", "polyp")'
+            f"{names}: missing or empty; the list is not in the archive of the data, fetch it from github.com/"
+            'DebeshJha/Kvasir-SEG, or read the folder as your own: masks="masks", classes=("mucosa", "polyp")'
         )
     if not stems:
         raise DatasetNotFoundError(

@@ -51,7 +51,7 @@ def refuse_halves(
     "Refusal of a raster of which GDAL would read the first page alone, or one that lies on its side."
     pages = len(file.subdatasets)
     if pages > 1:
-        raise BadFileError(f"{file.name}: holds {pages} pages; export each to a file of its own, or all as bands of one")
+        raise BadFileError(f"{file.name}: holds {pages} pages; export each to its own file, or all as bands of one")
     turn = _stored_orientation(file.name) if file.driver == "GTiff" else 1
     if 1 < turn <= 8:
         raise BadFileError(f"{file.name}: is stored turned or mirrored (orientation {turn}); export it upright")
@@ -84,7 +84,7 @@ def say_data(
         _SAID.add(folder)
         log.warning("%s: its transparency (last band) holds data such as near infrared, and is read as a band", path)
 
-
+# %% ../../nbs/io/04_rasters.ipynb #5d134efb
 @lru_cache(4096)
 def _is_data(path: str, driver: str, changed: int, band: int) -> bool:
     "Whether a band that is marked as transparency holds data."

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from ctm.core import BadFileError
-from ctm.data.mask_values import MaskValues
 from ctm.datasets.folder import Folder
 from tests.datasets.samples import SAMPLES, check_samples, real
 

@@ -113,6 +113,47 @@ def test_instances_with_a_wrong_part(field, value):
     in_file(json.dumps(whole).encode(), "instances.json", read)
 
 
+@pytest.mark.parametrize("rule", ["0 to 79", "1 to 80", "reversed", "of what is used"])
+def test_categories_are_matched_by_name(rule, tmp_path):
+    "Converters number categories anew; the names say which is which."
+    root = make_synthetic("coco2014", tmp_path, 12)
+    data = coco2014.Coco2014(root)
+    masks, labels = ([read(i) for i in range(len(data))] for read in (lambda i: data.read(i)[1], data.read_label))
+    content = json.loads(data.file.read_text())
+    if rule == "of what is used":
+        used = {item["category_id"] for item in content["annotations"]}
+        content["categories"] = [row for row in content["categories"] if row["id"] in used]
+    old = [row["id"] for row in content["categories"]]
+    new = old[::-1] if rule == "reversed" else range(rule == "1 to 80", len(old) + 1)
+    number = dict(zip(old, new, strict=False))
+    for row in content["categories"]:
+        row["id"] = number[row["id"]]
+    for item in content["annotations"]:
+        item["category_id"] = number[item["category_id"]]
+    data.file.write_text(json.dumps(content))
+    data = coco2014.Coco2014(root)
+    for index in range(len(data)):
+        assert np.array_equal(data.read(index)[1], masks[index])
+        assert np.array_equal(data.read_label(index), labels[index])
+
+
+@pytest.mark.parametrize(
+    "category, message",
+    [
+        (dict(id=1, name="window"), "its category 1 is 'window', which is not one of COCO's 80"),
+        (dict(id=1), "its category 1 is None"),
+        (dict(id="1", name="person"), "its category '1' is 'person'"),
+        (dict(id=2, name="person"), "annotation 1 has the unknown category '1'"),
+    ],
+)
+def test_categories_that_cannot_be_matched(category, message, tmp_path):
+    item = dict(id=1, image_id=1, category_id=1, segmentation=[[0, 0, 4, 0, 4, 4]], iscrowd=0)
+    whole = dict(images=[dict(id=1, file_name="a.jpg", height=8, width=8)], annotations=[item], categories=[category])
+    (tmp_path / "instances.json").write_text(json.dumps(whole))
+    with pytest.raises(BadFileError, match=f"instances.json: .*{message}"):
+        coco2014.pack(coco2014.read_instances(tmp_path / "instances.json"), tmp_path / "instances.json")
+
+
 @pytest.mark.parametrize(
     "outline",
     [
