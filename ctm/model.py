@@ -11,7 +11,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from timm.layers import LayerNorm, resample_abs_pos_embed
+from timm.layers import LayerNorm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +22,7 @@ from .layers.heads import PatchEvidence, best_patches
 from .layers.heads import classifier as build_classifier
 from .layers.inputs import check_image, check_label, check_options, pair
 from .layers.linear import fast_products
-from .layers.pretrained import load_backbone
+from .layers.pretrained import load_backbone, resample_positions
 from .runtime.rng import draw_rows
 
 # %% ../nbs/method/03_model.ipynb #66da300d
@@ -68,7 +68,7 @@ def stretch_positions(
     if tuple(old) == tuple(new):
         return positions
     if rule == "timm":
-        return resample_abs_pos_embed(positions, list(new), list(old), num_prefix_tokens=0)
+        return resample_positions(positions, old, new)
     grid = positions.unflatten(1, tuple(old)).permute(0, 3, 1, 2)
     scale = tuple((n + 0.1) / o for n, o in zip(new, old, strict=True))
     return F.interpolate(grid, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
