@@ -6,7 +6,6 @@
 __all__ = ['CLASSES', 'CATEGORY_IDS', 'COLORS', 'OFFICIAL', 'Coco2014']
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #e4fca1ab
-import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ..core import BadFileError, DatasetNotFoundError, atomic_folder, check_choice
-from ..data.cache import cache_root
 from ..data.colors import named_colors
 from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
-from ..data.outlines import rasterise
 from ..data.transforms import Resized
 from .voc2012 import CLASSES as VOC
 from .voc2012 import COLORS as VOC_COLORS
+from ..io.contents import cache_root, content_digests
 from ..io.images import read_image
+from ..io.outlines import rasterise
 from ..io.safe import inside, read_array, read_json, too_long
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #c09c8764
@@ -161,15 +160,16 @@ def pack(
     )
 
 # %% ../../nbs/datasets/02_coco2014.ipynb #3a82d09f
+_PACKED = 2  # of the arrays: another number, packed again
+
+
 def packed_instances(
     file: Path,  # file instances_*.json
 ) -> dict[str, np.ndarray]:  # arrays, as `pack` returns them
     "A split's annotations as arrays, from the cache where this file was packed before (not in the paper)."
     if cache_root() is None or not file.is_file():
         return pack(read_instances(file), file)
-    stat = file.stat()
-    facts = f"by name:{file.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    place = cache_root() / f"coco-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    place = cache_root() / f"coco-{_PACKED}-{content_digests([file])[file]}"
     if len([*place.glob("*.npy")]) < 7:  # not made yet, or a part was cleaned away
         shutil.rmtree(place, ignore_errors=True)
         with atomic_folder(place) as partial:
