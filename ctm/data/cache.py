@@ -7,6 +7,7 @@ __all__ = ['cached']
 
 # %% ../../nbs/data/06_cache.ipynb #7c5c6a80
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -34,7 +35,9 @@ def _cache_key(
     bad: str = "raise",  # what to do with damaged images: "raise", or "skip" them
 ) -> str:  # 16 hexadecimal digits
     "Fingerprint of a data set's content and settings."
-    return identity_key(dict(layout=_LAYOUT, bad=bad, data=identify(dataset)))
+    facts = identify(dataset)
+    how = [_LAYOUT, bad, facts["settings"], identity_key(facts)]
+    return hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
 
 # %% ../../nbs/data/06_cache.ipynb #c387d597
 def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, np.ndarray]:

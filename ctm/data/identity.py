@@ -59,10 +59,11 @@ def identify(
 
 # %% ../../nbs/data/12_identity.ipynb #db869cc4
 def identity_key(
-    facts: dict,  # facts of `identify`, of one data set or of several by name
+    *facts: dict,  # facts of `identify`, of one data set or more
 ) -> str:  # 16 hexadecimal digits
-    "Fingerprint of facts: equal for equal data."
-    return _short(json.dumps(facts).encode())
+    "Fingerprint of facts: equal for equal data, whatever the reader's settings, which configurations hold."
+    content = [{name: value for name, value in some.items() if name != "settings"} for some in facts]
+    return _short(json.dumps(content).encode())
 
 # %% ../../nbs/data/12_identity.ipynb #d9103362
 def _some(names: Sequence[str], most: int = 3) -> str:
@@ -89,7 +90,8 @@ def differences(
         found.insert(0, f"the classes are {', '.join(new['classes'])}, and were {', '.join(old['classes'])}")
     if not found and list(was) != list(now):
         found.append("the images have another order")
-    options = [name for name in new["settings"] if old["settings"].get(name) != new["settings"][name]]
+    shared = old["settings"].keys() & new["settings"].keys()
+    options = sorted(name for name in shared if old["settings"][name] != new["settings"][name])
     options += [name for name in ("share", "background") if old[name] != new[name]]
     if options and not found:
         found.append(f"other options ({', '.join(options)})")

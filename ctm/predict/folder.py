@@ -192,8 +192,8 @@ def train_folder(
     **fit_options,  # options of `ctm.fit`: num_workers, devices, precision, ...
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
     "Trained model of a plan, with the scores of the masks that it writes for the validation images."
-    facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
-    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(facts)[:8]}"
+    identity = identity_key(*(identify(part, masks=False) for part in (plan.train, plan.val)))
+    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity[:8]}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, **fit_options)
     data = plan.train
     masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)

@@ -55,8 +55,7 @@ def data_source(
     own = root is None and config.preset == "demo"
     identity = ""
     if content and not own and folder.is_dir():
-        splits = {split: identify(_read(config, split, folder)) for split in ("train", "val")}
-        identity = identity_key(splits)
+        identity = identity_key(*(identify(_read(config, split, folder)) for split in ("train", "val")))
     return DataSource(own or is_synthetic(folder), folder.name, root, identity)
 
 
