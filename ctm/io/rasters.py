@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../../nbs/io/08_rasters.ipynb #1f3f33b3
+import os
 import struct
 import warnings
 from functools import lru_cache
