@@ -6,11 +6,9 @@
 __all__ = ['CLASSES', 'COLORS', 'OFFICIAL', 'Voc2012']
 
 # %% ../../nbs/datasets/01_voc2012.ipynb #c60d16c2
-import pickle
 import xml.etree.ElementTree as ElementTree
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset, keep_present
 from ..data.transforms import Resized
 from ..io.images import image_size, read_image
 from ..io.masks import check_same_size, read_mask
+from ..io.pickled import read_pickled_dict
 from ..io.safe import inside, read_text, reading
 
 # %% ../../nbs/datasets/01_voc2012.ipynb #f9d3aef3
@@ -49,54 +48,6 @@ def read_xml_label(
         label[CLASSES.index(name)] = 1
     return label
 
-# %% ../../nbs/datasets/01_voc2012.ipynb #aa386f00
-class _Numbers:
-    "Content of a pickle that stands for an array, or for its type; numpy's own classes trust it with memory."
-
-    def __init__(self, *said: object):
-        self.said = said
-        self.state = ()
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def array(self) -> np.ndarray | list:  # numbers, or objects
-        "Array made from its bytes; the list itself where it holds objects."
-        _, shape, kind, _, content = self.state
-        if isinstance(content, list):
-            return content
-        if not isinstance(kind, _Numbers):
-            raise ValueError("an array has no type")
-        order, name = kind.state[1], kind.said[0]
-        number = np.dtype("".join((order, name)).replace("|", ""))
-        if number.kind not in "biuf":
-            raise ValueError(f"holds {number}, not numbers")
-        return np.frombuffer(content, number).reshape(shape)
-
-# %% ../../nbs/datasets/01_voc2012.ipynb #f5fecdf7
-class _NumbersOnly(pickle._Unpickler):  # in Python: the one in C believes what a file says of its size
-    "Unpickler of dicts, lists, strings, numbers and what is said of arrays; refuses all else."
-
-    def find_class(self, module: str, name: str):
-        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype"):
-            return _Numbers
-        if (module, name) != ("_codecs", "encode"):
-            raise pickle.UnpicklingError(f"asks to run {module}.{name}")
-        return lambda text, encoding="latin1": text.encode("latin1")  # how old pickles hold bytes
-
-
-def _unpickled(file: BinaryIO) -> object:
-    "Object in a .npy file: the one that its array holds."
-    if np.lib.format.read_magic(file) == (1, 0):
-        np.lib.format.read_array_header_1_0(file)
-    else:
-        np.lib.format.read_array_header_2_0(file)
-    try:
-        found = _NumbersOnly(file).load()
-    except AttributeError as error:  # Python's unpickler says so of lists that are none
-        raise pickle.UnpicklingError(str(error)) from error
-    return found.array()[0] if isinstance(found, _Numbers) else found
-
 # %% ../../nbs/datasets/01_voc2012.ipynb #2cd463b7
 def _zeros_and_ones(values: object) -> np.ndarray | None:  # (20,) uint8; None: they are something else
     "One image's label, from a list or an array."
@@ -109,21 +60,26 @@ def _zeros_and_ones(values: object) -> np.ndarray | None:  # (20,) uint8; None: 
     return values.astype(np.uint8)
 
 
+def _id_of(name: object) -> str | None:
+    "Id of an image from its name, or from its number (2007000032); None: it is neither."
+    digits = str(name)
+    if isinstance(name, int | str) and digits.isdecimal() and len(digits) == 10:
+        return f"{digits[:4]}_{digits[4:]}"
+    return name if isinstance(name, str) else None
+
+
 def read_cls_labels(
     path: str | Path,  # file cls_labels.npy: a pickled dict, id -> (20,) numbers
 ) -> dict[str, np.ndarray]:  # id -> (20,) uint8 in {0, 1}
     "The field's image-level labels, read without running what a pickle may carry."
     wrong, remedy = "is not a table of labels", "fetch it again, or use labels='xml'"
     with reading(path, wrong, remedy), Path(path).open("rb") as file:
-        found = _unpickled(file)
-        if not isinstance(found, dict):
-            raise ValueError("does not hold a dict")
-        found = {name: v.array() if isinstance(v, _Numbers) else v for name, v in found.items()}
-    labels = {name: _zeros_and_ones(values) for name, values in found.items()}
-    for name, label in labels.items():
-        if label is None or not isinstance(name, str):
-            shown = f"the label of {name!r:.60} is not {len(CLASSES)} zeros and ones"
-            raise BadFileError(f"{path}: {wrong} ({shown}); {remedy}")
+        found = read_pickled_dict(file)
+    labels = {_id_of(name): _zeros_and_ones(values) for name, values in found.items()}
+    odd = [name for name, label in labels.items() if label is None or name is None]
+    if odd or len(labels) < len(found):
+        shown = f"the label of {odd[0]!r:.60} is not {len(CLASSES)} zeros and ones" if odd else "an image is twice"
+        raise BadFileError(f"{path}: {wrong} ({shown}); {remedy}")
     return labels
 
 # %% ../../nbs/datasets/01_voc2012.ipynb #44e9646a

@@ -51,6 +51,34 @@ def test_voc_lists():
     assert all(labels[name].nonzero()[0].tolist() == sorted(found) for name, found in indices.items())
 
 
+@pytest.mark.parametrize("kind", [int, np.int32, np.int64, np.uint32, str])
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_images_named_by_numbers(kind, protocol, tmp_path):
+    "IRNet's keys; and pickles of every age."
+    wanted = {f"20{7 + i:02}_00{i}032": np.eye(20, dtype=np.float32)[i] for i in range(4)}
+    file = tmp_path / "cls_labels.npy"
+    np.save(file, {}, allow_pickle=True)
+    head = file.read_bytes()[: file.read_bytes().index(b"\n") + 1]
+    content = np.array({kind(name.replace("_", "")): label for name, label in wanted.items()})
+    file.write_bytes(head + pickle.dumps(content, protocol=protocol))
+    found = voc2012.read_cls_labels(file)
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("name", [32, -2007000032, 2007.5, 20070000321, None, (2007, 32)])
+def test_numbers_that_name_no_image(name, tmp_path):
+    np.save(tmp_path / "cls_labels.npy", {name: [0] * 20}, allow_pickle=True)
+    with pytest.raises(BadFileError, match="cls_labels.npy: is not a table of labels"):
+        voc2012.read_cls_labels(tmp_path / "cls_labels.npy")
+
+
+def test_an_image_that_is_there_twice(tmp_path):
+    np.save(tmp_path / "cls_labels.npy", {2007000032: [0] * 20, "2007_000032": [1] * 20}, allow_pickle=True)
+    with pytest.raises(BadFileError, match="an image is twice"):
+        voc2012.read_cls_labels(tmp_path / "cls_labels.npy")
+
+
 @pytest.mark.parametrize(
     "label",
     [
