@@ -169,7 +169,7 @@ def _trainer(folder: Path, epochs: int, monitor: str, clip: float, callbacks: Se
     usual = dict(
         accelerator="auto",
         devices=1,
-        precision=_best_precision(),
+        precision=options.get("precision") or _best_precision(),  # to ask a GPU forbids to fork
         max_epochs=epochs,
         gradient_clip_val=clip or None,
         num_sanity_val_steps=0,
