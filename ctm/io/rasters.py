@@ -36,9 +36,11 @@ def _stored_orientation(path: str) -> int:
         big = struct.unpack(f"{order}H", head[2:4])[0] == 43  # BigTIFF
         start = struct.unpack(f"{order}Q", head[8:])[0] if big else struct.unpack(f"{order}I", head[4:8])[0]
         file.seek(min(start, os.path.getsize(path)))
-        width = 20 if big else 12
-        tags = file.read(width * 4096)[8 if big else 2 :]  # the tags are in order, this one is among the first
-    for place in range(0, len(tags) - width, width):
+        width, counted = (20, 8) if big else (12, 2)  # bytes of a tag, and of their number
+        content = file.read(counted + width * 4096)
+    count = int.from_bytes(content[:counted], "little" if order == "<" else "big")
+    tags = content[counted : counted + width * count]
+    for place in range(0, len(tags) - width + 1, width):
         if struct.unpack(f"{order}H", tags[place : place + 2])[0] == _ORIENTATION:
             at = place + (12 if big else 8)
             return struct.unpack(f"{order}H", tags[at : at + 2])[0]

@@ -9,6 +9,7 @@ from ctm.core import BadFileError
 from ctm.data.band_statistics import band_statistics
 from ctm.io.images import band_count, image_size, read_image, read_sparse
 from ctm.io.masks import read_mask
+from ctm.io.rasters import _stored_orientation
 from ctm.predict.raster import open_source
 
 RNG = np.random.default_rng(0)
@@ -162,3 +163,13 @@ def test_units_are_part_of_what_is_alike(tmp_path):
         write(tmp_path / f"{unit}.tif", PIXELS[:1].astype("float32"), dict(units=(unit,))) for unit in ("m", "ft")
     )
     assert band_count(metres) == (1, "float32 in m") and band_count(feet) == (1, "float32 in ft")
+
+
+def test_pixels_that_look_like_a_tag_are_none(tmp_path):
+    "An orientation is looked for among the tags alone, not in what follows them."
+    file = tmp_path / "a.tif"
+    pixels = np.full((64, 64), 274, np.uint16)
+    pixels[:, 1::2] = 8
+    with rasterio.open(file, "w", driver="GTiff", height=64, width=64, count=1, dtype="uint16") as out:
+        out.write(pixels, 1)
+    assert _stored_orientation(str(file)) == 1
