@@ -40,7 +40,8 @@ def launch_run(
         launch += ["-m", "ctm.experiments.launch", json.dumps(work)]
         code, said = _launch([sys.executable, "-m", *launch])
         if code:
-            raise RuntimeError(f"{processes} processes failed:\n{said[-3000:]}")
+            first = max(said.find("Traceback"), 0)  # the others fail because one has failed
+            raise RuntimeError(f"{processes} processes failed:\n{said[first:][:3000]}")
     return run(config, seed, root=root, again=again and processes == 1)
 
 # %% ../../nbs/experiments/05_launch.ipynb #f4fd269e

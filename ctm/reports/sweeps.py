@@ -79,14 +79,17 @@ def price_rows(
     run_missing: bool = False,  # run what is missing; else rows have the seeds that are on disk
 ) -> list[Row]:  # one per lambda of Table 8, and of the configuration, with the paper's values
     "Rows of Table 8: what is kept, and if asked for what is not."
-    data = data_source(config, root)
+    data = data_source(config, root, content=True)
+    same = dict(dataset=config.dataset, embedded=data.synthetic, source=data.name)
+    if data.identity:
+        same["identity"] = data.identity
     rows = []
     for lam in sorted({0.0, 0.001, 0.01, 0.1, config.lam}):
         one = dataclasses.replace(config, lam=lam)
         if run_missing:
             results = run_all([one], seeds, root=root)
         else:
-            found = load_results(dataset=config.dataset, lam=lam, embedded=data.synthetic, source=data.name)
+            found = load_results(lam=lam, **same)
             results = [r for r in found if r.settings() == one and r.seed in seeds]
         rows.append(Row(f"{lam:g}", tuple(results), published(config.dataset, lam)))
     return rows

@@ -42,7 +42,9 @@ def _say_changes(folder: Path, note: str, data: dict) -> None:
     alike = re.sub(r"(?<=-)[0-9a-f]{8}(?=-|$)", "?" * 8, folder.name)
     for other in sorted(folder.parent.glob(alike)):
         known = _known_data(other)
-        if known is None or known.keys() != data.keys() or (other / "config.json").read_text() != note:
+        if known is None or known.keys() != data.keys() or not (other / "config.json").is_file():
+            continue
+        if (other / "config.json").read_text() != note:
             continue
         changes = _changes(known, data)
         if changes:

@@ -9,6 +9,7 @@ import pytest
 
 from ctm.experiments.launch import _launch
 from ctm.experiments.results import load_results
+from ctm.runtime import progress
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
 
@@ -43,7 +44,8 @@ def runs(tmp_path_factory):
     return found
 
 
-def test_processes_that_are_started_are_heard_while_they_work(capsys):
+def test_processes_that_are_started_are_heard_while_they_work(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "get_ipython", lambda: None)  # a notebook that was tested before leaves its shell
     talk = "import sys, time; print('a warning', 'ctm: fitting: 9 steps', sep=chr(10), file=sys.stderr, flush=True)"
     code, said = _launch([sys.executable, "-c", f"{talk}; time.sleep(0.5); sys.exit(3)"])
     assert (code, said) == (3, "a warning\nctm: fitting: 9 steps\n")

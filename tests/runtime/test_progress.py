@@ -18,6 +18,7 @@ from tests.train.made import SMALL, Made, flat
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(progress, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(progress, "get_ipython", lambda: None)  # a notebook that was tested before leaves its shell
     return now
 
 
