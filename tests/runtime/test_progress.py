@@ -14,11 +14,16 @@ from ctm.train.trainer import _EpochBar
 from tests.train.made import SMALL, Made, flat
 
 
+@pytest.fixture(autouse=True)
+def no_notebook(monkeypatch):
+    "A notebook that was tested before, in the same process, leaves its shell."
+    monkeypatch.setattr(progress, "get_ipython", lambda: None)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(seconds=0.0)
     monkeypatch.setattr(progress, "monotonic", lambda: now.seconds)
-    monkeypatch.setattr(progress, "get_ipython", lambda: None)  # a notebook that was tested before leaves its shell
     return now
 
 
