@@ -6,7 +6,6 @@
 __all__ = ['band_statistics']
 
 # %% ../../nbs/data/10_band_statistics.ipynb #e141db62
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..core import BadFileError, atomic_path, log
 from .dataset import evenly
 from ..io.contents import cache_root, content_digests
 from ..io.images import read_sparse
-from ..io.safe import read_json, reading
+from ..io.safe import fingerprint, read_json, reading
 
 # %% ../../nbs/data/10_band_statistics.ipynb #8617deb5
 def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarray]:
@@ -91,8 +90,7 @@ def band_statistics(
     if cache_root():
         digests = content_digests(chosen)
         facts = [_LAYOUT, as_rgb, *(digests[file] for file in chosen)]
-        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-        place = cache_root() / f"bands-{key}.json"
+        place = cache_root() / f"bands-{fingerprint(json.dumps(facts))}.json"
         known = _stored(place) if place.is_file() else None
         if known is not None:
             return known

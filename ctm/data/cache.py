@@ -7,7 +7,6 @@ __all__ = ['cached']
 
 # %% ../../nbs/data/06_cache.ipynb #7c5c6a80
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from ..core import BadFileError, DiskFullError, atomic_folder, check_choice, log
 from .dataset import ImageDataset, check_parts, evenly, warn_skipped
 from .identity import identify, identity_key
 from .subsets import Wrapped, readable
-from ..io.safe import read_array, reading
+from ..io.safe import fingerprint, read_array, reading
 from ..runtime.progress import Progress
 
 # %% ../../nbs/data/06_cache.ipynb #874953e7
@@ -37,7 +36,7 @@ def _cache_key(
     "Fingerprint of a data set's content and settings."
     facts = identify(dataset)
     how = [_LAYOUT, bad, facts["settings"], identity_key(facts)]
-    return hashlib.sha256(json.dumps(how).encode()).hexdigest()[:16]
+    return fingerprint(json.dumps(how))
 
 # %% ../../nbs/data/06_cache.ipynb #c387d597
 def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, np.ndarray]:

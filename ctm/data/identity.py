@@ -6,7 +6,6 @@
 __all__ = ['identify', 'identity_key', 'differences']
 
 # %% ../../nbs/data/12_identity.ipynb #4a89941d
-import hashlib
 import json
 from collections.abc import Sequence
 
@@ -15,7 +14,7 @@ import numpy as np
 from ..core import BadFileError
 from .dataset import ImageDataset
 from ..io.contents import content_digests
-from ..io.safe import printable
+from ..io.safe import fingerprint, printable
 
 # %% ../../nbs/data/12_identity.ipynb #041883c3
 def _label_text(dataset: ImageDataset, index: int) -> str:  # "0 3": the classes that are present
@@ -35,14 +34,9 @@ def _contents(dataset: ImageDataset, masks: bool) -> list[str]:  # one per image
         files = [dataset.files(index)[used] for index in range(len(dataset))]
     except NotImplementedError:
         parts = (dataset.read(index)[used] for index in range(len(dataset)))
-        return [_short(b"".join(part.tobytes() for part in some)) for some in parts]
+        return [fingerprint(b"".join(part.tobytes() for part in some)) for some in parts]
     digests = content_digests(file for some in files for file in some)
-    return [_short(" ".join(digests[file] for file in some).encode()) for some in files]
-
-
-def _short(content: bytes) -> str:  # 16 hexadecimal digits
-    "Fingerprint of bytes."
-    return hashlib.sha256(content).hexdigest()[:16]
+    return [fingerprint(" ".join(digests[file] for file in some)) for some in files]
 
 # %% ../../nbs/data/12_identity.ipynb #65e1d92f
 def identify(
@@ -63,7 +57,7 @@ def identity_key(
 ) -> str:  # 16 hexadecimal digits
     "Fingerprint of facts: equal for equal data, whatever the reader's settings, which configurations hold."
     content = [{name: value for name, value in some.items() if name != "settings"} for some in facts]
-    return _short(json.dumps(content).encode())
+    return fingerprint(json.dumps(content))
 
 # %% ../../nbs/data/12_identity.ipynb #d9103362
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..core import BadFileError, absolute, log, runs_root, write_whole
-from .safe import read_json
+from .safe import fingerprint, read_json
 
 # %% ../../nbs/io/06_contents.ipynb #170c1132
 def cache_root() -> Path | None:  # None: switched off
@@ -34,7 +34,7 @@ def _memory(
     if root is None or not files:
         return None
     folder = os.path.commonpath([file.parent for file in files])
-    return root / f"contents-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json"
+    return root / f"contents-{fingerprint(os.fsencode(folder))}.json"
 
 
 def _remembered(memory: Path | None) -> dict:  # path -> [bytes, nanoseconds, fingerprint]

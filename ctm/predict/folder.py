@@ -26,8 +26,6 @@ from ..io.images import band_count
 from .dataset import predict_batches, score_masks
 from .masker import Masker
 from .overview import Plan, check_targets, images_of, map_name, mask_name, place_of, remember_masked
-from .overview import class_counts as class_counts
-from .overview import overview as overview
 from .scores import known_labels, mask_image, score_written, training_window
 from ..runtime.interrupt import stoppable
 from ..runtime.progress import Progress
@@ -192,9 +190,9 @@ def train_folder(
     **fit_options,  # options of `ctm.fit`: num_workers, devices, precision, ...
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
     "Trained model of a plan, with the scores of the masks that it writes for the validation images."
-    identity = identity_key(*(identify(part, masks=False) for part in (plan.train, plan.val)))
-    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity[:8]}"
-    model = fit(plan.config, plan.train, plan.val, folder, seed, **fit_options)
+    facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
+    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(*facts.values())[:8]}"
+    model = fit(plan.config, plan.train, plan.val, folder, seed, facts=facts, **fit_options)
     data = plan.train
     masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
     kinds = ("predicted", "given") if data.share is None else ("predicted",)

@@ -6,7 +6,6 @@
 __all__ = ['class_counts', 'overview']
 
 # %% ../../nbs/predict/06_overview.ipynb #b86bdc71
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -20,13 +19,13 @@ import torch
 from matplotlib.figure import Figure
 
 from ..core import BadFileError, DatasetNotFoundError, absolute, runs_root, write_whole
-from ..data.dataset import ImageDataset, evenly
+from ..data.dataset import ImageDataset, evenly, normalized
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
 from ..io.folders import find_images
 from ..io.images import read_sparse
 from ..io.masks import read_mask
-from ..io.safe import figure_text, file_part, read_json
+from ..io.safe import figure_text, file_part, fingerprint, read_json
 from ..train.config import Config
 
 # %% ../../nbs/predict/06_overview.ipynb #8e6d8090
@@ -75,8 +74,7 @@ def default_out(
 
 def _marked(name: str, folder: Path) -> str:
     "Name with six digits of where a folder lies."
-    digest = hashlib.sha256(str(folder).encode(errors="surrogatepass")).hexdigest()[:6]
-    return f"{file_part(name)}-{digest}"
+    return f"{file_part(name)}-{fingerprint(str(folder), digits=6)}"
 
 # %% ../../nbs/predict/06_overview.ipynb #6969c6e6
 def images_of(
@@ -179,8 +177,7 @@ def _pairs(plan: Plan, folder: Path, place: Path, names: Sequence[str]) -> Figur
     data = plan.train
     for (top, bottom), name in zip(axes.T, names, strict=True):
         image, _ = read_sparse(folder / name, plan.config.data.get("as_rgb", False), side=256)
-        normal = torch.from_numpy((image - data.mean[:, None, None]) / data.std[:, None, None])
-        top.imshow(to_rgb(normal, data))
+        top.imshow(to_rgb(torch.from_numpy(normalized(image, data.mean, data.std)), data))
         mask = read_mask(place / mask_name(name))
         bottom.imshow(paint(resize_mask(mask, image.shape[1:]), data.mask_colors))
         top.set_title(figure_text(name[-24:]), fontsize=6)

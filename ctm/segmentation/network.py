@@ -7,7 +7,6 @@ __all__ = ['SegmentationConfig', 'load_segmentation_config', 'SegmentationNet']
 
 # %% ../../nbs/segmentation/01_network.ipynb #56e84223
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from ..data.dataset import ImageDataset
 from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import random_view
-from ..io.safe import reading
+from ..io.safe import fingerprint, reading
 from ..train.claim import claim_folder
 from ..train.schedule import learning_rate_scale
 from ..train.trainer import TrainingModule, train_module
@@ -81,7 +80,7 @@ class SegmentationConfig:
         "Fingerprint of what differs from the fields' defaults, as `Config.key`."
         defaults = dataclasses.asdict(SegmentationConfig())
         changed = {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
-        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:10]
+        return fingerprint(json.dumps(changed, sort_keys=True), digits=10)
 
 # %% ../../nbs/segmentation/01_network.ipynb #f951eae7
 _UNSAID = "chosen here: the paper does not say its stage-two network"

@@ -7,7 +7,6 @@ __all__ = ['DATASETS', 'CHOICES', 'MASK_FIELDS', 'Config', 'load_config', 'confi
 
 # %% ../../nbs/train/01_config.ipynb #ec429d13
 import dataclasses
-import hashlib
 import importlib
 import json
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 
 from ..core import check_choice, check_kinds, check_range
+from ..io.safe import fingerprint
 from ..pseudomask import FILLS, MERGES, cut_level
 from .recipes import RECIPES, SIZES, block_indices, split_preset
 
@@ -151,7 +151,7 @@ class Config:
         "Fingerprint of what differs from the fields' defaults: equal keys, equal runs, also when fields are added."
         defaults = {_STORED.get(f.name, f.name): f.default for f in dataclasses.fields(self)}
         differing = {name: value for name, value in self.stored().items() if value != defaults[name]}
-        return hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:10]
+        return fingerprint(json.dumps(differing, sort_keys=True), digits=10)
 
 # %% ../../nbs/train/01_config.ipynb #cc681c05
 _REFERENCE = "reference implementation"

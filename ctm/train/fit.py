@@ -140,6 +140,7 @@ def fit(
     num_workers: int = 0,  # number of processes that read ahead of the device; the result does not depend on it
     build: Callable = build_model,  # (config, number of classes) -> network to be trained
     loss: Callable | None = None,  # (model, image, label) -> (total, detached terms to log); None: Equation 1
+    facts: dict | None = None,  # facts of `identify` of "train" and "val", without masks, where they are known
     kind: type[FitModule] = FitModule,  # class whose `price` is minimised where no loss is given
     **trainer,  # options of Lightning's `Trainer`: devices, num_nodes, precision, ...
 ) -> nn.Module:  # trained, in evaluation mode: a `ClassTokenViT` unless `build` makes another network
@@ -149,8 +150,8 @@ def fit(
             f"{train.name}: {len(train)} training and {len(val)} validation images, need at least one of each"
         )
     folder = Path(folder)
-    data = dict(train=identify(train, masks=False), val=identify(val, masks=False))
-    claim_folder(folder, config.key(), seed, data)
+    facts = facts or dict(train=identify(train, masks=False), val=identify(val, masks=False))
+    claim_folder(folder, config.key(), seed, facts)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
