@@ -64,10 +64,10 @@ def _digest(file: Path) -> str:  # 16 hexadecimal digits
     return found.hexdigest()[:16]
 
 
-def _stamp(file: Path) -> list[int]:  # bytes, nanoseconds
+def _stamp(path: str) -> list[int]:  # bytes, nanoseconds
     "Size and time of a file; zeros where there is none."
     try:
-        found = file.stat()
+        found = os.stat(path)
     except OSError:
         return [0, 0]
     return [found.st_size, found.st_mtime_ns]
@@ -80,7 +80,7 @@ def content_digests(
     paths = {file: os.path.abspath(file) for file in files}
     memory = _memory([Path(path) for path in paths.values()])
     known = _remembered(memory)
-    stamps = {path: _stamp(Path(path)) for path in paths.values()}
+    stamps = {path: _stamp(path) for path in paths.values()}
     new = [path for path, stamp in stamps.items() if known.get(path, [])[:2] != stamp]
     with ThreadPoolExecutor() as pool:
         digests = dict(zip(new, pool.map(_digest, map(Path, new)), strict=True))

@@ -55,7 +55,21 @@ class _NumbersOnly(pickle._Unpickler):  # in Python: the one in C believes what 
 
 def _plain(value: object) -> object:
     "Array or number in place of what a pickle says of it."
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write thousands of digits
+        raise ValueError("holds a number of more than 64 bits")
     return value.value() if isinstance(value, _Numbers) else value
+
+
+def _load_plain(file: BinaryIO) -> dict:
+    "Dict of numbers and arrays of an opened pickle."
+    found = _NumbersOnly(file, encoding="latin1").load()
+    found = found.value()[0] if isinstance(found, _Numbers) else found
+    if not isinstance(found, dict):
+        raise ValueError("does not hold a dict")
+    plain = {_plain(name): _plain(value) for name, value in found.items()}
+    if len(plain) < len(found):
+        raise ValueError("holds a name twice")
+    return plain
 
 
 def read_pickled_dict(
@@ -67,13 +81,6 @@ def read_pickled_dict(
     else:
         np.lib.format.read_array_header_2_0(file)
     try:
-        found = _NumbersOnly(file, encoding="latin1").load()
-    except AttributeError as error:  # Python's unpickler says so of lists that are none
+        return _load_plain(file)
+    except (AttributeError, TypeError) as error:  # of what a pickle says in the wrong place, a list for a name say
         raise pickle.UnpicklingError(str(error)) from error
-    found = found.value()[0] if isinstance(found, _Numbers) else found
-    if not isinstance(found, dict):
-        raise ValueError("does not hold a dict")
-    plain = {_plain(name): _plain(value) for name, value in found.items()}
-    if len(plain) < len(found):
-        raise ValueError("holds a name twice")
-    return plain

@@ -66,7 +66,9 @@ def test_images_named_by_numbers(kind, protocol, tmp_path):
     assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
 
 
-@pytest.mark.parametrize("name", [32, -2007000032, 2007.5, 20070000321, None, (2007, 32)])
+@pytest.mark.parametrize(
+    "name", [32, -2007000032, 2007.5, 20070000321, pytest.param(7**9999, id="long"), None, (2007, 32)]
+)
 def test_numbers_that_name_no_image(name, tmp_path):
     np.save(tmp_path / "cls_labels.npy", {name: [0] * 20}, allow_pickle=True)
     with pytest.raises(BadFileError, match="cls_labels.npy: is not a table of labels"):
@@ -86,6 +88,9 @@ def test_an_image_that_is_there_twice(tmp_path):
         b"cnumpy\nndarray\n(((I99999\nI99999\nttR",  # an array of gigabytes
         b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8tR",
         b"cbuiltins\neval\n",
+        b"cnumpy\ndtype\n(I8I0I1tR(I3I0NNNI-1I-1I0tb",  # an order that is a number
+        b"cnumpy.core.multiarray\nscalar\n(I5S'a'tR",  # a type that is a number
+        b"cnumpy\nndarray\n(tR(I1(I20tI7I00S'a'tb",
     ],
 )
 def test_hostile_labels_take_no_memory(label, tmp_path):
