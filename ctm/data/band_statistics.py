@@ -36,6 +36,21 @@ def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarra
     if len(errors) == len(files):
         raise errors[0]
 
+# %% ../../nbs/data/10_band_statistics.ipynb #b7ca7d9b
+_MARKS = (-9999.0, -32768.0, float(np.finfo(np.float32).min))  # what programs write where there is no data
+_FEW = 0.001  # share of the pixels below which such a number is a measurement like others
+
+
+def _say_marks(folder: Path, shares: np.ndarray) -> None:  # shares (marks, K) in [0, 1]
+    "Log line about numbers that look like no data, in images whose headers do not say so."
+    for mark, share in zip(_MARKS, shares, strict=True):
+        if share.max() > _FEW:
+            band = share.argmax() + 1
+            log.warning(
+                "%s: %.3g fills %.1f%% of band %d and is read as data; if it marks missing pixels, "
+                "let the files say so (gdal_edit.py -a_nodata %.9g FILE)", folder, mark, 100 * share.max(), band, mark,
+            )  # fmt: skip
+
 # %% ../../nbs/data/10_band_statistics.ipynb #2ae3ef00
 def _counted(
     files: Sequence[Path],  # images of equal band counts
@@ -46,15 +61,18 @@ def _counted(
     count = 0
     total = 0.0
     square = 0.0
+    marked = 0
     first = None  # value of each band in the first pixel
     for pixels in _pixels(files, as_rgb, bad):
         first = pixels[:, :1].copy() if first is None else first
+        marked = marked + np.stack([(pixels == mark).sum(1) for mark in _MARKS])
         pixels -= first
         count += pixels.shape[1]
         total += pixels.sum(1)
         square += (pixels**2).sum(1)
     if not count:
         raise BadFileError(f"{files[0].parent}: no pixel of the training images holds data")
+    _say_marks(files[0].parent, marked / count)
     shift = total / count
     std = np.sqrt(np.maximum(square / count - shift**2, 0))
     std[square == 0] = 1
