@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .core import check_choice, check_range, write_whole
 from .io.safe import reading
+from .layers.architectures import MLP_LAYERS
 from .layers.inputs import check_options
 from .model import ClassTokenViT
 from .pruning import keep_heads
@@ -40,8 +41,10 @@ _KINDS = {  # kinds of the options of `ClassTokenViT`, and of those of timm that
     "drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate",
     bool: "patch_evidence qkv_bias qk_norm scale_attn_norm scale_mlp_norm proj_bias pre_norm final_norm "
     "class_token no_embed_class fc_norm pool_include_prefix dynamic_img_pad fix_init",
-    str: "classifier class_reads position_rule act_layer weight_init embed_norm_layer pos_embed device",
+    str: "classifier class_reads position_rule act_layer mlp_layer norm_layer embed_norm_layer weight_init "
+    "pos_embed device",
 }
+_MAY_BE_NONE = ("init_values", "act_layer", "mlp_layer", "norm_layer", "fc_norm", "embed_norm_layer", "device")
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names.split()}
 
 
@@ -65,7 +68,7 @@ def _check_header(
     for name, value in options.items():
         if name not in _KIND_OF:
             raise ValueError(f"no model has the option {name!r:.40}")
-        absent = value is None and name in ("init_values", "act_layer", "fc_norm", "embed_norm_layer", "device")
+        absent = value is None and name in _MAY_BE_NONE
         if not absent and not _is_of(_KIND_OF[name], value):
             raise ValueError(f"its option {name} is {value!r:.40}")
         if name.endswith("_rate"):
@@ -74,6 +77,8 @@ def _check_header(
     check_choice("weight_init", options.get("weight_init", ""), ("", "skip", "reset", "jax", "jax_nlhb", "moco"))
     check_choice("pos_embed", options.get("pos_embed", "learn"), ("learn", "none"))
     get_act_layer(options.get("act_layer"))  # refuses names that it does not know
+    for name, allowed in dict(mlp_layer=MLP_LAYERS, norm_layer=("layernorm", "rmsnorm")).items():
+        check_choice(name, options.get(name), (None, *allowed))
     get_norm_layer(options.get("embed_norm_layer"))
 
 # %% ../nbs/method/08_checkpoint.ipynb #cc760bbf
@@ -84,12 +89,13 @@ def _check_sizes(options: dict, state: dict[str, Tensor]) -> None:
         raise ValueError(f"its options ask for {options['depth']} blocks, it holds {len(blocks)}")
     num_classes, width = options["num_classes"], options["embed_dim"]
     (h, w), (ph, pw) = options["img_size"], options["patch_size"]
+    first = "fc1_x" if options.get("mlp_layer") == "swiglu" else "fc1"
     tokens = num_classes + (h // ph) * (w // pw) + options["reg_tokens"]
     for name, shape in {
         "cls_token": (1, num_classes, width),
         "pos_embed": (1, tokens, width),
         "patch_embed.proj.weight": (width, options["in_chans"], ph, pw),
-        "blocks.0.mlp.fc1.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
+        f"blocks.0.mlp.{first}.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
     }.items():
         if tuple(state[name].shape) != shape:
             raise ValueError(f"its options ask for {name} of {shape}, it holds {tuple(state[name].shape)}")

@@ -16,7 +16,8 @@ from torch import Tensor
 from .core import BadFileError
 from .io.safe import read_torch, reading
 from .layers.inputs import check_options
-from .model import ClassTokenViT, stretch_positions
+from .layers.pretrained import stretch_positions
+from .model import ClassTokenViT
 
 # %% ../nbs/method/09_reference.ipynb #d1d311a9
 _UNUSED = re.compile(r"mct\.(norm|head|classifier_head_test)\.")  # weights that never get a gradient there

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from .vit import attention_matrices
 from ..layers.linear import fast_products
-from ..layers.pretrained import load_backbone
-from ..model import stretch_positions
+from ..layers.pretrained import load_backbone, stretch_positions
 from ..train.config import Config
 
 # %% ../../nbs/baselines/03_mctformer.ipynb #98014e88

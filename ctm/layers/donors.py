@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..core import BadFileError
 from ..io.safe import read_json, reading
+from .families import ACTIVATIONS, activation, family_message, why_not_plain
 
 # %% ../../nbs/layers/06_donors.ipynb #fa9609a1
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Donor:
     num_heads: int | None = None  # number of heads per block; None: unknown
     grid: tuple[int, int] | None = None  # (gh, gw) patches; None: unknown
     alone: bool = False  # whether it is said that tokens before the patches have no position
+    act_layer: str | None = None  # timm's name of the activation; None: unknown
+    norm_eps: float | None = None  # epsilon of the norms; None: unknown
+    source: str = "the donor"  # name or file, for messages
 
     def tokens(self) -> dict[str, int]:
         "Numbers of the tokens before the patches, in timm's order."
@@ -39,11 +43,15 @@ class Donor:
 
 def timm_donor(
     model: nn.Module,  # model of timm
+    source: str = "the donor",  # its name, for messages
 ) -> Donor:
     "A timm model as a donor."
-    heads = getattr(getattr(next(iter(getattr(model, "blocks", ())), None), "attn", None), "num_heads", None)
+    block = next(iter(getattr(model, "blocks", ())), None)
+    heads = getattr(getattr(block, "attn", None), "num_heads", None)
+    eps = getattr(getattr(block, "norm1", None), "eps", None)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    return Donor(model.state_dict(), heads, grid and tuple(grid))
+    said = dict(act_layer=activation(block), norm_eps=eps, source=source)
+    return Donor(model.state_dict(), heads, grid and tuple(grid), **said)
 
 # %% ../../nbs/layers/06_donors.ipynb #be1c5874
 def _said(metadata: dict) -> dict:
@@ -68,9 +76,43 @@ def _sides(said: object) -> tuple[int, int] | None:
 def architecture(
     name: str,  # name of a timm model
 ) -> Donor:
-    "timm model without memory for its weights: shapes, heads and grid."
+    "timm model without memory for its weights: shapes, heads, grid, activation and epsilon; refused where not plain."
     with torch.device("meta"):
-        return timm_donor(timm.create_model(name, pretrained=False, num_classes=0))
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    reason = why_not_plain(model)
+    if reason:
+        raise BadFileError(family_message(name, reason))
+    return timm_donor(model, name)
+
+
+def _number(said: object, kind: type) -> int | float | None:
+    "Positive number from metadata, or None."
+    try:
+        number = kind(str(said))
+    except ValueError:
+        return None
+    return number if 0 < number < 1e6 else None
+
+
+def _heard(state: dict[str, Tensor], said: dict, source: str) -> Donor:
+    "Donor of a file's tensors and of what it says."
+    name = str(said.get("architecture", ""))
+    known = architecture(name) if timm.is_model(name) else Donor({})
+    grid = _sides(said.get("grid_size")) or known.grid
+    size = _sides(said.get("img_size"))
+    kernel = state.get("patch_embed.proj.weight")
+    if size and kernel is not None and kernel.ndim == 4:
+        grid = [side // patch for side, patch in zip(size, kernel.shape[2:], strict=True)]
+    same = kernel is not None and kernel.shape[:1] == known.state.get("patch_embed.proj.weight", kernel).shape[:1]
+    return Donor(
+        state,
+        _number(said.get("num_heads", known.num_heads if same else None), int),
+        grid and tuple(grid),
+        said.get("no_embed_class") in (True, "True"),
+        said.get("act_layer") if said.get("act_layer") in ACTIVATIONS.values() else known.act_layer,
+        _number(said.get("norm_eps", known.norm_eps), float),
+        source,
+    )
 
 
 def file_donor(
@@ -86,17 +128,7 @@ def file_donor(
         beside = Path(source).with_name("config.json")
         if Path(source).name == "model.safetensors" and beside.is_file():
             said = _said(dict(config=read_json(beside))) | said
-        state = load_file(source)
-        name = str(said.get("architecture", ""))
-        known = architecture(name) if timm.is_model(name) else Donor({})
-        heads = str(said.get("num_heads", known.num_heads))
-        size = _sides(said.get("img_size"))
-        grid = _sides(said.get("grid_size")) or known.grid
-        kernel = state.get("patch_embed.proj.weight")
-        if size and kernel is not None and kernel.ndim == 4:
-            grid = [side // patch for side, patch in zip(size, kernel.shape[2:], strict=True)]
-    alone = said.get("no_embed_class") in (True, "True")
-    return Donor(state, int(heads) if heads.isdecimal() else None, grid and tuple(grid), alone)
+        return _heard(load_file(source), said, source)
 
 # %% ../../nbs/layers/06_donors.ipynb #414da279
 _REMEDY = "save it with metadata such as img_size='[224, 448]'"
@@ -120,7 +152,7 @@ def _square_layout(donor: Donor, count: int, tokens: int) -> tuple[int, tuple[in
 
 def layout_of_positions(
     donor: Donor,  # weights with positions
-    model: nn.Module,  # model that is to have them
+    own: tuple[int, int] | None = None,  # grid (gh, gw) of the model that is to have them; None: the donor's
 ) -> tuple[int, tuple[int, int]] | str:
     "Number of prefix tokens that have a position, and the grid of the patches; a text: why they are not known."
     count = donor.state["pos_embed"].shape[1]
@@ -131,8 +163,7 @@ def layout_of_positions(
             return f"{count} positions, its {donor.grid} patches and {tokens} other tokens need {patches + tokens}"
         return count - patches, donor.grid
     found = _square_layout(donor, count, tokens)
-    own = tuple(model.patch_embed.grid_size)
-    if not isinstance(found, str) and math.prod(own) == math.prod(found[1]) and own != found[1]:
+    if own and not isinstance(found, str) and math.prod(own) == math.prod(found[1]) and own != found[1]:
         square, mine = (f"{gh} x {gw}" for gh, gw in (found[1], own))
         return f"{math.prod(own)} positions, a grid of {square} or of the model's {mine}; {_REMEDY}"
     return found

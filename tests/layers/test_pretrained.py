@@ -11,8 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from ctm.checkpoint import save_model
 from ctm.core import BadFileError
-from ctm.layers.pretrained import load_backbone
-from ctm.model import ClassTokenViT, stretch_positions
+from ctm.layers.pretrained import load_backbone, stretch_positions
+from ctm.model import ClassTokenViT
 
 C = 3
 SHAPE = dict(patch_size=8, embed_dim=16, depth=2, num_heads=2)
