@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .vit import attention_matrices
+from ..layers.architectures import find_donor, timm_options
 from ..layers.linear import fast_products
 from ..layers.pretrained import load_backbone, stretch_positions
 from ..train.config import Config
@@ -25,7 +26,7 @@ class _MCTformer(VisionTransformer):
         num_classes: int,  # C, class tokens and logits
         **kwargs,  # as timm's `VisionTransformer`: img_size, patch_size, in_chans, embed_dim, depth, num_heads, ...
     ):
-        super().__init__(num_classes=0, global_pool="", dynamic_img_size=True, final_norm=False, **kwargs)
+        super().__init__(**kwargs | dict(num_classes=0, global_pool="", dynamic_img_size=True, final_norm=False))
         self.num_classes, self.in_chans = num_classes, kwargs.get("in_chans", 3)
         self.num_prefix_tokens = num_classes
         length = num_classes + self.patch_embed.num_patches
@@ -66,9 +67,10 @@ def build_mctformer(
 ) -> _MCTformer:  # model(image (B,K,H,W)) -> logits (B,C)
     "MCTformer-V2 with the configuration's size, patch, width, depth and heads."
     names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "qkv_bias")
-    model = _MCTformer(num_classes, **{name: getattr(config, name) for name in names})
-    if config.pretrained:
-        load_backbone(model, config.pretrained)
+    donor = find_donor(config.pretrained) if config.pretrained else None
+    model = _MCTformer(num_classes, **timm_options({name: getattr(config, name) for name in names}, donor))
+    if donor:
+        load_backbone(model, donor)
     return model
 
 # %% ../../nbs/baselines/03_mctformer.ipynb #2f3ce29c

@@ -14,6 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .cam import grad_cam, wanted_pairs
+from ..layers.architectures import find_donor, timm_options
 from ..layers.linear import fast_products
 from ..layers.pretrained import load_backbone
 from ..train.config import Config
@@ -25,10 +26,12 @@ def build_vit(
 ) -> VisionTransformer:  # model(image (B,K,H,W)) -> logits (B,C), read off one class token
     "A Vision Transformer with one class token (Dosovitskiy et al. 2021)."
     names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "qkv_bias")
-    model = VisionTransformer(num_classes=num_classes, **{name: getattr(config, name) for name in names})
+    donor = find_donor(config.pretrained) if config.pretrained else None
+    options = timm_options({name: getattr(config, name) for name in names}, donor)
+    model = VisionTransformer(num_classes=num_classes, **options)
     model.in_chans = config.in_chans
-    if config.pretrained:
-        load_backbone(model, config.pretrained)
+    if donor:
+        load_backbone(model, donor)
     return fast_products(model)
 
 # %% ../../nbs/baselines/02_vit.ipynb #49b49af1

@@ -203,3 +203,16 @@ def complete_options(
     if found["num_heads"] is None:
         raise ValueError(f"{donor.source}: does not say how many heads its blocks have; pass num_heads=")
     return found | {name: pair(found[name]) for name in ("img_size", "patch_size")}
+
+# %% ../../nbs/layers/08_architectures.ipynb #43d56f7e
+def timm_options(
+    asked: dict,  # options of timm's `VisionTransformer` by name
+    donor: Donor | None = None,  # network whose weights the model is to have
+) -> dict[str, object]:  # for the constructor
+    "Options asked for, and the donor's others, with classes where timm wants them."
+    if donor is None:
+        return asked
+    found = complete_options(asked, donor)
+    del found["reg_tokens"]
+    norm_eps = found.pop("norm_eps")
+    return found | layer_classes(found, norm_eps)

@@ -201,10 +201,12 @@ def load_backbone(
     changed = "".join(f"; {change}" for change in _resampled(donor, model))
     names = ", ".join(left)
     log.info("%s: %d tensors loaded%s; left at their initial value: %s", donor.source, len(loaded), changed, names)
-    unused = [name for name in found if name not in needed] + _spare(donor, model)
+    spare = _spare(donor, model)
+    unused = [name for name in found if name not in needed] + spare
     if unused:
-        text = ", ".join(unused)
-        log.warning("%s: this model has no place for %s; is it built with the same options?", donor.source, text)
+        remedy = f"; reg_tokens={sum(donor.tokens().values())} keeps its tokens" if spare else ""
+        text = "%s: this model has no place for %s, and does not begin with the donor's function%s"
+        log.warning(text, donor.source, ", ".join(unused), remedy)
     return left
 
 
@@ -221,13 +223,13 @@ def _resampled(donor: Donor, model: nn.Module) -> list[str]:
 
 
 def _spare(donor: Donor, model: nn.Module) -> list[str]:
-    "Tokens of a donor for which a model has no [REG]; its class token is there, in the model's class tokens."
+    "Tokens of a donor for which a model has no [REG]; its class token is there if the model's are read."
     counts = donor.tokens()
     room = 0 if model.reg_token is None else model.reg_token.shape[1]
     spare = []
     for name, text in dict(cls_token="class token", dist_token="distillation token", reg_token="registers").items():
         left = max(0, counts.get(name, 0) - room)
         room = max(0, room - counts.get(name, 0))
-        if left and name != "cls_token":
+        if left and (name != "cls_token" or getattr(model, "unread", 0)):
             spare.append(f"{left} of its {text}" if name == "reg_token" else f"its {text}")
     return spare

@@ -129,6 +129,18 @@ def _label_frequency(
         labels.append(torch.as_tensor(label).float())
     return torch.stack(labels).mean(0)
 
+# %% ../../nbs/train/07_fit.ipynb #25ba7246
+def _say_weights(
+    config: Config,  # preset and `pretrained`
+    name: str,  # data set's name
+) -> None:
+    "Log line about the weights that a fit of the preset `paper` begins with."
+    if config.preset == "paper" and config.pretrained:
+        log.info("%s: preset=paper begins with the weights of %s", name, config.pretrained)
+    elif config.preset == "paper":
+        remedy = "pass pretrained=, as vit_base_patch16_224"
+        log.warning("%s: preset=paper begins with random weights, the paper's was pretrained; %s", name, remedy)
+
 # %% ../../nbs/train/07_fit.ipynb #b183056e
 def fit(
     config: Config,  # model, loss, views and schedules
@@ -152,6 +164,7 @@ def fit(
     folder = Path(folder)
     facts = facts or dict(train=identify(train, masks=False), val=identify(val, masks=False))
     claim_folder(folder, config.key(), seed, facts)
+    _say_weights(config, train.name)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":

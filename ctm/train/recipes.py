@@ -8,7 +8,8 @@ __all__ = ['sharp', 'preset_of', 'layout_settings']
 # %% ../../nbs/train/02_recipes.ipynb #9cf6326b
 import re
 
-from ..core import check_choice
+from ..core import check_choice, log
+from ..layers.architectures import complete_options, find_donor
 
 # %% ../../nbs/train/02_recipes.ipynb #34d4d3b8
 def sharp(
@@ -79,3 +80,29 @@ def layout_settings(
         "class tokens unread": dict(class_reads="patches"),
         "gentle: all three": all_three,
     }
+
+# %% ../../nbs/train/02_recipes.ipynb #7304d550
+DONORS_FIELDS = ("patch_size", "embed_dim", "depth", "num_heads", "qkv_bias", "final_norm", "reg_tokens")
+
+
+def donor_values(
+    source: str,  # name of a timm model, or a local .safetensors file
+    values: dict,  # fields of `Config` that a preset has
+    changes: dict,  # fields that were asked for
+) -> dict:  # fields of `Config` as the donor wants them
+    "Values that a donor's weights decide, said in the log where a preset has others."
+    asked = {name: changes[name] for name in DONORS_FIELDS if name in changes}
+    found = dict(qkv_bias=True, final_norm=True) | complete_options(asked, find_donor(source))
+    theirs = {name: found[name] for name in DONORS_FIELDS if name not in asked}
+    if "patch_size" in theirs:
+        height, width = theirs["patch_size"]
+        if height != width:
+            raise ValueError(f"{source}: has patches of {height} x {width}; pass patch_size= for square ones")
+        theirs["patch_size"] = height
+    if "img_size" not in changes:
+        patch = (theirs | changes)["patch_size"]
+        theirs["img_size"] = tuple(max(1, side // patch) * patch for side in values["img_size"])
+    other = [f"{name}={theirs[name]} instead of {old}" for name, old in values.items() if theirs.get(name, old) != old]
+    if other:
+        log.info("%s decides %s", source, ", ".join(other))
+    return theirs

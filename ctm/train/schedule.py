@@ -7,6 +7,7 @@ __all__ = ['learning_rate_scale']
 
 # %% ../../nbs/train/04_schedule.ipynb #593ecfea
 import math
+import re
 
 from torch import nn
 
@@ -37,24 +38,39 @@ def penalty_scale(
         return float(done >= start)
     return min(1.0, max(0.0, done - start) / ramp)
 
+# %% ../../nbs/train/04_schedule.ipynb #a88b3ae7
+_EMBEDDING = ("patch_embed.", "stem.", "norm_pre.", "pos_embed", "reg_token")
+
+
+def _layer_scale(
+    name: str,  # name of a parameter
+    depth: int,  # number of blocks
+    decay: float,  # factor from each layer to the one before it
+) -> float:  # in [0, 1]
+    "Factor of a parameter's learning rate: 1 for what comes after the blocks and for class tokens."
+    block = re.match(r"blocks\.(\d+)\.", name)
+    layer = int(block[1]) + 1 if block else 0 if depth and name.startswith(_EMBEDDING) else depth + 1
+    return decay ** (depth + 1 - layer)
+
 # %% ../../nbs/train/04_schedule.ipynb #3494c945
 def parameter_groups(
     model: nn.Module,  # network to be trained; what its `no_weight_decay()` names is not decayed, if it has one
-    config: Config,  # lr, gate_lr, weight_decay
+    config: Config,  # lr, gate_lr, weight_decay, layer_decay
 ) -> list[dict]:  # for the optimiser; every parameter in exactly one group
-    "Groups for AdamW: decayed weights, undecayed rest, and the gates of a model that has any."
+    "Groups for AdamW: decayed weights and undecayed rest, by layer if rates differ, and the gates if there are any."
     gates = [gate.log_alpha for gate in head_gates(model)] if has_gates(model) else []
     known = {id(gate) for gate in gates}
     exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-    decayed = []
-    rest = []
+    depth = len(getattr(model, "blocks", ()))
+    found = {(1.0, True): [], (1.0, False): []}
     for name, p in model.named_parameters():
         if id(p) in known:
             continue
-        (decayed if p.ndim > 1 and name not in exempt else rest).append(p)
+        scale = _layer_scale(name, depth, config.layer_decay)
+        found.setdefault((scale, p.ndim > 1 and name not in exempt), []).append(p)
     groups = [
-        dict(params=decayed, lr=config.lr, weight_decay=config.weight_decay),
-        dict(params=rest, lr=config.lr, weight_decay=0.0),
+        dict(params=params, lr=config.lr * scale, weight_decay=config.weight_decay if decayed else 0.0)
+        for (scale, decayed), params in found.items()
     ]
     if gates:
         groups.append(dict(params=gates, lr=config.gate_lr, weight_decay=0.0))

@@ -67,11 +67,14 @@ def test_positions_arrive_where_they_were(prefix, size, said, tmp_path):
         wanted = donor.pos_embed[:, :1] if extra else torch.zeros(1, 1, 16)
         assert torch.equal(model.pos_embed[:, :C], wanted.expand(1, C, 16))
         assert torch.equal(model.cls_token[:, :1], donor.cls_token)
-    if donor.reg_token is not None:
-        first = donor.num_prefix_tokens - donor.reg_token.shape[1]
-        wanted = donor.pos_embed[:, first : first + 1] if extra else torch.zeros(1, 1, 16)
-        assert torch.equal(model.pos_embed[:, -1:], wanted)
-        assert torch.equal(model.reg_token, donor.reg_token[:, :1])
+    tokens = [getattr(donor, name, None) for name in ("cls_token", "dist_token", "reg_token")]
+    tokens = [token for token in tokens if token is not None]
+    if tokens:  # all that the donor's patches read are [REG]
+        assert torch.equal(model.reg_token, torch.cat(tokens, 1))
+        wanted = donor.pos_embed[:, :extra] if extra else torch.zeros(1, donor.num_prefix_tokens, 16)
+        assert torch.equal(model.pos_embed[:, C + model.patch_embed.num_patches :], wanted)
+    else:
+        assert model.reg_token is None
 
 
 def test_a_grid_that_could_be_the_models_is_refused(tmp_path):
@@ -132,7 +135,7 @@ def test_heads_that_a_file_says(where, tmp_path, caplog):
         (tmp_path / "config.json").write_text(json.dumps(SAYS[where]))
         (tmp_path / "donor.safetensors").rename(tmp_path / "model.safetensors")
         file = str(tmp_path / "model.safetensors")
-    with pytest.raises(BadFileError, match="4 heads per block, the model has 2: pass num_heads=4"):
+    with pytest.raises(ValueError, match="has num_heads=4, asked for is num_heads=2; leave that out"):
         model_of(file)
     model_of(file, num_heads=4)
     assert "heads per block" not in caplog.text
@@ -142,7 +145,8 @@ def test_heads_that_a_file_does_not_say(tmp_path, caplog):
     donor = VisionTransformer(img_size=16, num_classes=0, **SHAPE | dict(embed_dim=64, num_heads=4))
     model_of(saved(donor, tmp_path), embed_dim=64)
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "2 heads per block (timm's models of width 64 have 1) and a grid of 2 x 2 patches assumed" in line
+    said = "2 heads per block (timm's models of width 64 have 1), GELU activations, norms of epsilon 1e-06"
+    assert f"{said}, a grid of 2 x 2 patches assumed" in line
 
 
 @pytest.mark.parametrize("name, heads", [("vit_base_patch16_224", 12), ("vit_tiny_patch16_224.augreg_in21k", 3)])
@@ -155,9 +159,11 @@ def test_heads_of_a_name_are_its_architectures(name, heads, monkeypatch):
         return real(name, pretrained=False, **options)
 
     monkeypatch.setattr(timm, "create_model", create)
-    options = dict(patch_size=16, embed_dim=64 * heads, depth=1)
+    with pytest.raises(ValueError, match=f"^{name}: has num_heads={heads}, asked for is num_heads=16"):
+        ClassTokenViT(C, img_size=32, pretrained=name, num_heads=16)
+    model = ClassTokenViT(C, img_size=32, embed_dim=64 * heads, depth=1, num_heads=16)
     with pytest.raises(BadFileError, match=f"{name}: .*{heads} heads per block, the model has 16: .*num_heads={heads}"):
-        ClassTokenViT(C, img_size=32, pretrained=name, **options, num_heads=16)
+        load_backbone(model, name)
 
 
 def test_a_name_is_taken_with_its_grid(monkeypatch):
@@ -192,10 +198,21 @@ def test_scales_of_layers_become_part_of_the_projections(proj_bias, tmp_path, ca
     assert torch.equal(own.attn.proj.weight, theirs.attn.proj.weight)
 
 
-def test_registers_without_a_place_are_named(tmp_path, caplog):
+def test_tokens_without_a_place_are_named(tmp_path, caplog):
     donor = VisionTransformer(img_size=16, num_classes=0, reg_tokens=3, **SHAPE)
     file = saved(donor, tmp_path)
-    model_of(file)
+    model = model_of(file, reg_tokens=2)
     assert "no place for 2 of its registers" in caplog.text
-    model = model_of(file, reg_tokens=4)
-    assert torch.equal(model.reg_token[:, :3], donor.reg_token) and torch.isfinite(model.reg_token).all()
+    assert torch.equal(model.reg_token, torch.cat([donor.cls_token, donor.reg_token[:, :1]], 1))
+    model = model_of(file, reg_tokens=6)
+    assert torch.equal(model.reg_token[:, 1:4], donor.reg_token) and torch.isfinite(model.reg_token).all()
+    caplog.clear()
+    model_of(saved(VisionTransformerDistilled(img_size=16, num_classes=0, **SHAPE), tmp_path), reg_tokens=1)
+    assert "no place for its distillation token" in caplog.text
+    model_of(
+        saved(VisionTransformer(img_size=16, num_classes=0, **SHAPE), tmp_path), reg_tokens=0, class_reads="patches"
+    )
+    assert "no place for its class token, and does not begin with the donor's function; reg_tokens=1" in caplog.text
+    caplog.clear()
+    model_of(file, reg_tokens=0)  # class tokens are read, and are copies of the donor's
+    assert "no place" not in caplog.text
