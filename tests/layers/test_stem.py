@@ -10,10 +10,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ctm.core import BadFileError, DatasetNotFoundError
-from ctm.layers.stem import Stem, stem_digest
+from ctm.layers.maps import folded
+from ctm.layers.stem import Stem
 
 SIZE = (64, 96)
-FAMILIES = ("tf_efficientnet_lite0", "resnet10t", "convnext_atto", "mobilenetv3_small_050", "swin_tiny_patch4_window7_224")
+FAMILIES = (
+    "tf_efficientnet_lite0",
+    "resnet10t",
+    "convnext_atto",
+    "mobilenetv3_small_050",
+    "swin_tiny_patch4_window7_224",
+)
 
 
 def shaken(network):
@@ -58,7 +65,9 @@ def test_maps_are_those_of_timm(name, tmp_path):
         for mine, theirs in zip(stem.features(image), wanted, strict=True):
             assert torch.allclose(mine, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max())
         for mine, theirs in zip(filled(file, "16,32,head", embed_dim=8).features(image), wanted, strict=True):
-            assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max()), "more than 16 bits' rounding"
+            assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max()), (
+                "more than 16 bits' rounding"
+            )
     assert stem(torch.randn(1, 3, 32, 64)).shape == (1, 2, 4, 8), "another size"
 
 
@@ -102,13 +111,11 @@ class Twice(nn.Module):
 
 
 def test_a_fold_that_would_change_the_maps_is_not_made():
-    from ctm.layers.stem import _folded
-
     torch.manual_seed(0)
     network = shaken(Twice())
     image = torch.randn(1, 3, 8, 8)
     with torch.no_grad():
-        assert torch.allclose(_folded(network, image, ["head"]).forward_features(image), network.forward_features(image))
+        assert torch.allclose(folded(network, image, ["head"]).forward_features(image), network.forward_features(image))
 
 
 def test_bands_and_tokens():
@@ -153,9 +160,9 @@ def test_files_that_do_not_fit(tmp_path, monkeypatch):
 def test_the_digest_tells_weights_and_layers_apart(tmp_path):
     file, _ = saved("resnet10t", tmp_path)
     stem = filled(file, embed_dim=8)
-    assert stem_digest(stem) == stem_digest(filled(file, embed_dim=16))
+    assert stem.digest() == filled(file, embed_dim=16).digest()
     others = [filled(file, "16,32"), Stem("random:resnet10t", img_size=SIZE)]
-    assert len({stem_digest(part) for part in [stem, *others]}) == 3
+    assert len({part.digest() for part in [stem, *others]}) == 3
 
 
 def test_packed_maps_are_those_of_their_size():

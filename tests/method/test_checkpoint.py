@@ -11,6 +11,7 @@ from ctm.checkpoint import load_model, save_model
 from ctm.core import BadFileError
 from ctm.layers.pretrained import load_backbone
 from ctm.model import ClassTokenViT
+from ctm.pruning import prune_heads
 from ctm.reference import load_reference_checkpoint
 from tests.tools import TINY_MODEL
 
@@ -75,3 +76,43 @@ def test_a_bug_is_not_a_damaged_file(error, tmp_path, monkeypatch):
     ):
         with pytest.raises(error, match="^a bug$"):
             read()
+
+
+ON_MAPS = dict(stem="random:resnet10t", img_size=(64, 96), patch_size=16, embed_dim=16, depth=2, num_heads=2)
+
+
+def test_a_stem_is_in_the_file(tmp_path):
+    torch.manual_seed(0)
+    model = ClassTokenViT(3, **ON_MAPS).eval()
+    image = torch.randn(2, 3, 64, 96)
+    model.patch_embed.standardise([model.patch_embed.features(image)])
+    file = save_model(prune_heads(model), tmp_path / "m.safetensors")
+    again = load_model(file)
+    assert again.options == model.options
+    assert again.patch_embed.frozen and again.patch_embed.digest() == model.patch_embed.digest()
+    for mine, theirs in zip(again.attention_maps(image), model.attention_maps(image), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        None,
+        "random:resnet10t",
+        dict(source="resnet10t"),
+        dict(source="random:resnet14t"),
+        dict(source="random:no_such_net"),
+        dict(source="random:vit_tiny_patch16_224"),
+        dict(source="/etc/passwd.safetensors"),
+        dict(layers="3"),
+        dict(layers="16"),
+        dict(frozen=1),
+        dict(other=1),
+    ],
+)
+def test_a_stem_that_the_file_does_not_hold(change, tmp_path):
+    model = ClassTokenViT(3, **ON_MAPS)
+    stem = model.options["stem"] | change if isinstance(change, dict) else change
+    file = with_header(tmp_path / "m.safetensors", model, model.options | dict(stem=stem))
+    with pytest.raises(BadFileError, match="m.safetensors: damaged, or not written by save_model"):
+        load_model(file)

@@ -6,6 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctm.loss import ClassTokenLoss
 from ctm.model import ClassTokenViT
+from ctm.train.config import load_config
+from ctm.train.schedule import parameter_groups
 from tests.tools import TINY_MODEL
 
 
@@ -52,3 +54,37 @@ def test_logits_have_one_shape(patch_evidence, training):
     torch.testing.assert_close(sources.mean(0), logits)
     torch.testing.assert_close(again, sources)
     torch.testing.assert_close(draw(lambda: model.attention_maps(image, label=label))[0], logits)
+
+
+ON_MAPS = dict(stem="random:resnet10t", img_size=(64, 96), patch_size=16, embed_dim=16, depth=2, num_heads=2)
+
+
+def test_maps_of_a_stem_are_the_patches():
+    torch.manual_seed(0)
+    model = ClassTokenViT(3, **ON_MAPS, patch_evidence=True).eval()
+    image = torch.randn(2, 3, 64, 96)
+    logits, maps = model.attention_maps(image, use_evidence=True)
+    assert maps.shape == (2, 3, 4, 6)
+    rows = model.patch_embed.pack(model.patch_embed.features(image))
+    for mine, theirs in zip(model.attention_maps(rows, use_evidence=True), (logits, maps), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-5)
+    assert model.attention_maps(torch.randn(1, 3, 96, 64))[1].shape == (1, 3, 6, 4)
+    with pytest.raises(ValueError, match="need \\(batch, channels, height, width\\)"):
+        ClassTokenViT(3, **TINY_MODEL)(rows)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_stem_is_not_optimised(frozen):
+    config = load_config()
+    model = ClassTokenViT(3, **ON_MAPS | dict(stem=dict(source="random:resnet10t", layers="16,32", frozen=frozen)))
+    groups = parameter_groups(model, config)
+    trained = {id(p) for group in groups for p in group["params"]}
+    network = {id(p) for p in model.patch_embed.network.parameters()}
+    assert (network <= trained) is not frozen and (network & trained == set()) is frozen
+    assert {id(p) for p in model.parameters()} == trained | network
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(groups)
+    model.train()(torch.randn(2, 3, 64, 96), torch.ones(2, 3)).square().sum().backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("network" in name for name in moved) is not frozen and "patch_embed.proj.weight" in moved
