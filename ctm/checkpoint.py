@@ -97,10 +97,10 @@ def _check_sizes(options: dict, state: dict[str, Tensor]) -> None:
     needed = {
         "cls_token": (1, num_classes, width),
         "pos_embed": (1, tokens, width),
-       f"blocks.0.mlp.{first}.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
+        f"blocks.0.mlp.{first}.weight": (int(width * options.get("mlp_ratio", 4.0)), width),
     }
     if "stem" not in options:
-       needed["patch_embed.proj.weight"] = (width, options["in_chans"], ph, pw)
+        needed["patch_embed.proj.weight"] = (width, options["in_chans"], ph, pw)
     for name, shape in needed.items():
         if tuple(state[name].shape) != shape:
             raise ValueError(f"its options ask for {name} of {shape}, it holds {tuple(state[name].shape)}")
