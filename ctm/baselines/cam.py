@@ -14,6 +14,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
+from ..core import log
 from ..train.config import Config
 
 # %% ../../nbs/baselines/01_cam.ipynb #d05e9a76
@@ -28,6 +29,8 @@ def build_resnet(
         raise ValueError(f"resnet18's weights are 64 wide, embed_dim={config.embed_dim} asks for {width}: need >= 384")
     options = dict(in_chans=config.in_chans, num_classes=num_classes, output_stride=stride)
     channels = tuple(width * factor for factor in (1, 2, 4, 8))
+    if config.pretrained:
+        log.info("resnet18's own weights of ImageNet stand in for %s", config.pretrained)
     return timm.create_model("resnet18", pretrained=bool(config.pretrained), channels=channels, **options)
 
 # %% ../../nbs/baselines/01_cam.ipynb #69ec125b

@@ -84,7 +84,7 @@ def architecture(
         raise BadFileError(family_message(name, reason))
     return timm_donor(model, name)
 
-
+# %% ../../nbs/layers/06_donors.ipynb #62e33c48
 def _number(said: object, kind: type) -> int | float | None:
     "Positive number from metadata, or None."
     try:
@@ -114,7 +114,7 @@ def _heard(state: dict[str, Tensor], said: dict, source: str) -> Donor:
         source,
     )
 
-
+# %% ../../nbs/layers/06_donors.ipynb #2df9ec7c
 def file_donor(
     source: str,  # safetensors file
 ) -> Donor:

@@ -71,6 +71,8 @@ def check_options(
     check_choice("classifier", options["classifier"], ("concat", "per_class"))
     check_choice("class_reads", options["class_reads"], ("all", "patches"))
     check_choice("position_rule", options["position_rule"], ("timm", "reference"))
+    if options.get("scale_attn_norm"):
+        raise ValueError("scale_attn_norm=True normalises heads together, which gates of single heads do not allow")
     if options["embed_dim"] % options["num_heads"]:
         raise ValueError(f"embed_dim={options['embed_dim']} is not a multiple of num_heads={options['num_heads']}")
     (h, w), (ph, pw) = pair(options["img_size"]), pair(options["patch_size"])

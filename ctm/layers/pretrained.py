@@ -178,6 +178,31 @@ def _say_assumed(donor: Donor, model: nn.Module) -> None:
         names = "architecture, num_heads, act_layer, norm_eps, img_size"
         log.warning("%s: %s assumed, its metadata do not say (%s)", donor.source, text, names)
 
+# %% ../../nbs/layers/04_pretrained.ipynb #12b3d4aa
+def _resampled(donor: Donor, model: nn.Module) -> list[str]:
+    "What of a donor is resampled for a model."
+    kernel = donor.state["patch_embed.proj.weight"]
+    grid = layout_of_positions(donor, tuple(model.patch_embed.grid_size))[1]
+    changes = {
+        "patches": (tuple(kernel.shape[2:]), tuple(model.patch_embed.patch_size)),
+        "grid": (tuple(grid), tuple(model.patch_embed.grid_size)),
+        "channels": (kernel.shape[1], model.in_chans),
+    }
+    return [f"{name} resampled from {old} to {new}" for name, (old, new) in changes.items() if old != new]
+
+
+def _spare(donor: Donor, model: nn.Module) -> list[str]:
+    "Tokens of a donor for which a model has no [REG]; its class token is there if the model's are read."
+    counts = donor.tokens()
+    room = 0 if model.reg_token is None else model.reg_token.shape[1]
+    spare = []
+    for name, text in dict(cls_token="class token", dist_token="distillation token", reg_token="registers").items():
+        left = max(0, counts.get(name, 0) - room)
+        room = max(0, room - counts.get(name, 0))
+        if left and (name != "cls_token" or getattr(model, "unread", 0)):
+            spare.append(f"{left} of its {text}" if name == "reg_token" else f"its {text}")
+    return spare
+
 # %% ../../nbs/layers/04_pretrained.ipynb #0fbd1996
 def load_backbone(
     model: nn.Module,  # `ClassTokenViT`, changed in place
@@ -208,28 +233,3 @@ def load_backbone(
         text = "%s: this model has no place for %s, and does not begin with the donor's function%s"
         log.warning(text, donor.source, ", ".join(unused), remedy)
     return left
-
-
-def _resampled(donor: Donor, model: nn.Module) -> list[str]:
-    "What of a donor is resampled for a model."
-    kernel = donor.state["patch_embed.proj.weight"]
-    grid = layout_of_positions(donor, tuple(model.patch_embed.grid_size))[1]
-    changes = {
-        "patches": (tuple(kernel.shape[2:]), tuple(model.patch_embed.patch_size)),
-        "grid": (tuple(grid), tuple(model.patch_embed.grid_size)),
-        "channels": (kernel.shape[1], model.in_chans),
-    }
-    return [f"{name} resampled from {old} to {new}" for name, (old, new) in changes.items() if old != new]
-
-
-def _spare(donor: Donor, model: nn.Module) -> list[str]:
-    "Tokens of a donor for which a model has no [REG]; its class token is there if the model's are read."
-    counts = donor.tokens()
-    room = 0 if model.reg_token is None else model.reg_token.shape[1]
-    spare = []
-    for name, text in dict(cls_token="class token", dist_token="distillation token", reg_token="registers").items():
-        left = max(0, counts.get(name, 0) - room)
-        room = max(0, room - counts.get(name, 0))
-        if left and (name != "cls_token" or getattr(model, "unread", 0)):
-            spare.append(f"{left} of its {text}" if name == "reg_token" else f"its {text}")
-    return spare

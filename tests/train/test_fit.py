@@ -6,14 +6,16 @@ import signal
 import numpy as np
 import psutil
 import pytest
+import timm
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import save_file
 
 from ctm.predict.dataset import predict_batches, score_masks
 from ctm.pruning import sparsity
 from ctm.runtime.distributed import OutOfMemoryError
 from ctm.train.config import load_config
-from ctm.train.fit import fit
+from ctm.train.fit import build_model, fit
 from ctm.train.trainer import NonFiniteLossError
 from tests.train.made import SMALL, Made, flat, halves
 
@@ -128,3 +130,34 @@ def test_a_killed_worker_is_said(tmp_path):
     shoot = At(lambda: [child.kill() for child in psutil.Process().children()])
     with pytest.raises(ChildProcessError, match="batch .* that reads ahead was killed.* fewer num_workers"):
         fit(config, data, data, tmp_path, callbacks=[shoot], num_workers=1)
+
+
+def test_the_papers_preset_says_its_weights(tmp_path, caplog):
+    data = Made(flat(0, 1, 2))
+    donor = timm.models.VisionTransformer(img_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2, num_classes=0)
+    save_file(donor.state_dict(), tmp_path / "donor.safetensors", dict(num_heads="2", img_size="16"))
+    small = SMALL | dict(epochs=1, patch_size=8)
+    with caplog.at_level("INFO"):
+        fit(load_config("voc2012", "paper", **small), data, data, tmp_path / "random")
+        assert "made: preset=paper begins with random weights" in caplog.text
+        assert [r.levelname for r in caplog.records if "preset=paper" in r.getMessage()] == ["WARNING"]
+        caplog.clear()
+        file = str(tmp_path / "donor.safetensors")
+        fit(load_config("voc2012", "paper", **small, pretrained=file), data, data, tmp_path / "begun")
+        assert f"made: preset=paper begins with the weights of {file}" in caplog.text
+        caplog.clear()
+        fit(load_config("voc2012", "demo", **small), data, data, tmp_path / "demo")
+        assert "begins with" not in caplog.text
+
+
+def test_a_decay_of_zero_keeps_the_blocks(tmp_path):
+    "The blocks stay where they began, class tokens and classifier learn."
+    data = Made(flat(0, 1, 2))
+    config = load_config(**SMALL | dict(depth=2), layer_decay=0.0)
+    torch.manual_seed(0)
+    start = build_model(config, 3).state_dict()
+    end = fit(config, data, data, tmp_path).state_dict()
+    moved = {name for name, value in end.items() if not torch.equal(value, start[name])}
+    fixed = {name for name in end if name.startswith(("patch_embed", "pos_embed", "reg_token", "blocks"))}
+    fixed -= {name for name in end if name.endswith("log_alpha")}
+    assert moved.isdisjoint(fixed) and {"cls_token", "head.weight"} <= moved
