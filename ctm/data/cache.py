@@ -8,6 +8,7 @@ __all__ = ['cached']
 # %% ../../nbs/data/06_cache.ipynb #7c5c6a80
 import errno
 import json
+import math
 import os
 import shutil
 import zlib
@@ -39,33 +40,49 @@ def _cache_key(
     return fingerprint(json.dumps(how))
 
 # %% ../../nbs/data/06_cache.ipynb #c387d597
-def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, np.ndarray]:
-    "Memory-mapped arrays as long as the data set, each sample shaped as the first."
-    need = sum(part.nbytes for part in parts.values()) * len(dataset)
-    free = shutil.disk_usage(folder).free
+def _check_room(place: Path, need: int, what: str) -> None:
+    "Refusal (`DiskFullError`) of what the disk of a folder has no room for."
+    free = shutil.disk_usage(place.parent).free
     if need > free:
         raise DiskFullError(
             errno.ENOSPC,
-            f"{folder.parent}: no room: {need:,} bytes needed for the cache of {dataset.name}, {free:,} are free; "
+            f"{place.parent}: no room: {need:,} bytes needed for {what}, {free:,} are free; "
             "set CTM_CACHE to another folder, or to off",
         )
-    arrays = {}
-    for name, part in parts.items():
-        file = folder / f"{name}.npy"
-        shape = (len(dataset), *part.shape)
-        arrays[name] = np.lib.format.open_memmap(file, "w+", part.dtype, shape)
-        if hasattr(os, "posix_fallocate"):
-            with file.open("r+b") as opened:  # claims the room: a disk that fills up meanwhile ends the process
-                os.posix_fallocate(opened.fileno(), 0, arrays[name].offset + arrays[name].nbytes)
-    return arrays
 
 
-def _checksum(arrays: Iterable[np.ndarray]) -> int:
+def claim_array(
+    file: Path,  # file that ends in .npy
+    kind: np.dtype,  # type of the numbers
+    shape: tuple[int, ...],  # its shape
+    what: str,  # what is stored, for the message
+) -> np.ndarray:  # mapped into memory, to be written
+    "New array in a file, whose room is claimed: a disk that fills up meanwhile would end the process."
+    shape = tuple(int(side) for side in shape)
+    _check_room(file.parent, math.prod(shape) * np.dtype(kind).itemsize, what)
+    array = np.lib.format.open_memmap(file, "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, array.offset + array.nbytes)
+    return array
+
+
+def checksum(
+    arrays: Iterable[np.ndarray],  # parts of a sample
+) -> int:
     "CRC-32 of a sample's parts."
     total = 0
     for array in arrays:
         total = zlib.crc32(np.ascontiguousarray(array), total)
     return total
+
+
+def _open_arrays(dataset: ImageDataset, folder: Path, parts: dict) -> dict[str, np.ndarray]:
+    "Memory-mapped arrays as long as the data set, each sample shaped as the first."
+    what = f"the cache of {dataset.name}"
+    _check_room(folder, sum(part.nbytes for part in parts.values()) * len(dataset), what)
+    shapes = {name: (len(dataset), *part.shape) for name, part in parts.items()}
+    return {name: claim_array(folder / f"{name}.npy", parts[name].dtype, shape, what) for name, shape in shapes.items()}
 
 # %% ../../nbs/data/06_cache.ipynb #a6bba78a
 def _sample(dataset: ImageDataset, index: int) -> dict[str, np.ndarray]:
@@ -87,7 +104,7 @@ def _store(arrays: dict[str, np.ndarray], row: int, parts: dict[str, np.ndarray]
                 "resize the images to one size"
             )
         array[row] = parts[part]
-    return _checksum(array[row] for array in arrays.values())
+    return checksum(array[row] for array in arrays.values())
 
 # %% ../../nbs/data/06_cache.ipynb #02f67fb1
 def _decode(
@@ -153,7 +170,7 @@ class _Cached(Wrapped):
         self._open()
         sums = read_array(self.place / "sums.npy")
         for index in evenly(len(self), _CHECKED):
-            if _checksum(getattr(self, part)[index] for part in _PARTS) != sums[index]:
+            if checksum(getattr(self, part)[index] for part in _PARTS) != sums[index]:
                 raise BadFileError(f"{self.place}: sample {index} is not what was written")
 
     def _open(self) -> None:
@@ -181,6 +198,16 @@ class _Cached(Wrapped):
     def size(self, index: int) -> tuple[int, int]:
         return self.masks.shape[1:]
 
+# %% ../../nbs/data/06_cache.ipynb #7ff5b703
+def remove(
+    place: Path,  # folder, file or link, which need not be there
+) -> None:
+    "Deletes a folder, a file, or a link without what it leads to."
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)
+
 # %% ../../nbs/data/06_cache.ipynb #c28e84be
 def cached(
     dataset: ImageDataset,  # data set of images of one size
@@ -197,18 +224,10 @@ def cached(
             found = _Cached(dataset, place)
         except (OSError, BadFileError) as error:
             log.warning("cache made again: %s", error)
-            _remove(place)
+            remove(place)
         else:
             warn_skipped(found.skipped, len(dataset))
             return found
     with atomic_folder(place) as partial:
         _decode(dataset, partial, bad)
     return _Cached(dataset, place)
-
-
-def _remove(place: Path) -> None:
-    "Deletes a folder, a file, or a link without what it leads to."
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink()

@@ -27,6 +27,7 @@ from ..model import ClassTokenViT
 from ..pruning import has_gates, head_gates, sparsity
 from .claim import claim_folder
 from .config import Config
+from .features import features_for, stem_of, whole_views
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .trainer import TrainingModule, train_module
 
@@ -41,7 +42,10 @@ def build_model(
     num_classes: int,  # number of class tokens
 ) -> ClassTokenViT:  # with gates at their start
     "Model of a configuration, with random or pretrained weights."
-    model = ClassTokenViT(num_classes, **{name: getattr(config, name) for name in _MODEL_FIELDS})
+    fields = {name: getattr(config, name) for name in _MODEL_FIELDS}
+    if config.stem:
+        fields["stem"] = dict(source=config.stem, layers=config.stem_layers, frozen=config.stem_frozen)
+    model = ClassTokenViT(num_classes, **fields)
     for gate in head_gates(model):
         gate.log_alpha.data.fill_(config.gate_init)
     return model
@@ -70,7 +74,10 @@ class FitModule(TrainingModule):
     def views(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:  # image (B, K, *img_size), label (B, C), mask
         "What the model sees of a batch."
         size = self.config.img_size
-        if self.training:
+        stem = stem_of(self.model)
+        if stem is not None and stem.frozen:
+            image, mask = whole_views(batch, size, self.training)
+        elif self.training:
             image, mask = random_view(batch["image"], batch["mask"], size, self.data.upright)
         else:
             image = center_view(batch["image"], size)
@@ -170,6 +177,7 @@ def fit(
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
         start_at(model, _label_frequency(train))
+    train, val = features_for(model, train, val)
     module = kind(model, config, train, seed, loss)
     feed = Feed(train, val, config.batch_size, seed, num_workers)
     train_module(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)
