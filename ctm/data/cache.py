@@ -66,7 +66,7 @@ def claim_array(
             os.posix_fallocate(opened.fileno(), 0, array.offset + array.nbytes)
     return array
 
-
+# %% ../../nbs/data/06_cache.ipynb #00132d1a
 def checksum(
     arrays: Iterable[np.ndarray],  # parts of a sample
 ) -> int:
