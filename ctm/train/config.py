@@ -7,7 +7,6 @@ __all__ = ['DATASETS', 'CHOICES', 'MASK_FIELDS', 'Config', 'load_config', 'confi
 
 # %% ../../nbs/train/01_config.ipynb #ec429d13
 import dataclasses
-import hashlib
 import importlib
 import json
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ import pandas as pd
 import torch
 
 from ..core import check_choice, check_kinds, check_range
+from ..io.safe import fingerprint
 from ..pseudomask import FILLS, MERGES, cut_level
-from .recipes import RECIPES, SIZES, block_indices, split_preset
+from .recipes import DONORS_FIELDS, RECIPES, SIZES, block_indices, donor_values, split_preset
 
 # %% ../../nbs/train/01_config.ipynb #e27b65de
 # each the name of a module of ctm.datasets, with PRESETS and load
@@ -29,7 +29,7 @@ CHOICES = {  # field -> all its values
     "labels": ("predicted", "given"),
     "logit_start": ("even", "frequency"),
 }
-_SHARES = ("mask_ratio", "penalty_start", "penalty_ramp", "warmup")  # numbers in [0, 1]
+_SHARES = ("mask_ratio", "penalty_start", "penalty_ramp", "warmup", "layer_decay")  # numbers in [0, 1]
 _AMOUNTS = ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens")  # numbers from 0
 _COUNTS = ("epochs", "batch_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads")  # numbers from 1
 _LARGEST = 1e30  # number that float32 can still multiply
@@ -109,6 +109,7 @@ class Config:
     weight_decay: float = 0.05  # of the weights, not of biases, norms, tokens and gates
     warmup: float = 0.05  # share of the steps with rising learning rate
     clip: float = 1.0  # largest gradient norm
+    layer_decay: float = 1.0  # factor of the learning rate from each block to the one before it
     # pseudo-masks
     layers: str = "all"  # "all", "last" or block indices such as "0,5,11"
     gated: bool = True  # heads are weighted by their gates
@@ -158,7 +159,7 @@ class Config:
         "Fingerprint of what differs from the fields' defaults: equal keys, equal runs, also when fields are added."
         defaults = {_STORED.get(f.name, f.name): f.default for f in dataclasses.fields(self)}
         differing = {name: value for name, value in self.stored().items() if value != defaults[name]}
-        return hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:10]
+        return fingerprint(json.dumps(differing, sort_keys=True), digits=10)
 
 # %% ../../nbs/train/01_config.ipynb #cc681c05
 _REFERENCE = "reference implementation"
@@ -183,7 +184,8 @@ _DEFAULTS = {  # field that no preset sets -> source of its default
     "dataset": "asked for", "preset": "asked for", "data": "the reader takes no options",
     "qkv_bias": "not in the paper: as in timm's weights", "final_norm": "not in the paper: as in timm's weights",
     "reg_tokens": "Section 3", "pretrained": _CHOSEN, "stem": "Section 3 has none",
-    "stem_layers": _CHOSEN, "stem_frozen": _CHOSEN, "clip": _CHOSEN, "diversity": "Equation 1 has no such term",
+    "stem_layers": _CHOSEN, "stem_frozen": _CHOSEN, "clip": _CHOSEN, "layer_decay": _CHOSEN,
+    "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "patch_evidence": "Section 3 has none", "logit_start": _CHOSEN, "use_evidence": "Section 3: attention alone",
     "refine": "Section 3 has none",
@@ -214,6 +216,8 @@ def load_config(
     fields = [f.name for f in dataclasses.fields(Config)]
     for name in changes:
         check_choice("field", name, fields)
+    if changes.get("pretrained"):
+        values |= donor_values(changes["pretrained"], values, changes)
     if recipe:
         depth = (values | changes)["depth"]
         values |= RECIPES[recipe](depth)
@@ -230,5 +234,7 @@ def config_table(
         value = getattr(config, f.name)
         usual, source = preset.get(f.name) or (f.default, _DEFAULTS[f.name])
         changed = f.default is not dataclasses.MISSING and value != usual
-        rows[f.name] = dict(value=str(value), source=f"asked for; the preset has {usual}" if changed else source)
+        by_donor = config.pretrained and f.name in ("img_size", *DONORS_FIELDS)
+        asked = "the donor's, or asked for" if by_donor else "asked for"
+        rows[f.name] = dict(value=str(value), source=f"{asked}; the preset has {usual}" if changed else source)
     return pd.DataFrame(rows).T
