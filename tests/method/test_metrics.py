@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import average_precision_score, confusion_matrix
 from torchmetrics import JaccardIndex
+from torchmetrics.classification import MultilabelAveragePrecision
 
-from ctm.metrics import SegmentationScores
+from ctm.metrics import LabelScores, SegmentationScores, ThresholdScores, average_precision
 
 SEEDS = range(5)
 
@@ -84,3 +85,52 @@ def test_metrics(classes, n, cut, seed):
     perfect = SegmentationScores(classes)
     perfect.update(target, target)
     assert not (target != 255).any() or perfect.compute()["miou"] == 1
+
+
+@pytest.mark.filterwarnings("ignore:No positive samples")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_average_precision_is_torchmetrics(seed):
+    g = torch.Generator().manual_seed(seed)
+    label = (torch.rand(80, 6, generator=g) < torch.tensor([0.5, 0.3, 0.1, 0.05, 0.9, 0.0])).long()
+    label[0] = torch.tensor([1, 1, 1, 1, 1, 0])
+    prob = (torch.rand(80, 6, generator=g) * (8 if seed % 2 else 1000)).round() / 1000  # every second time with ties
+    theirs = MultilabelAveragePrecision(6, average="none")
+    ours = LabelScores()
+    for part in (slice(0, 30), slice(30, 80)):
+        ours.update(prob[part], label[part])
+        theirs.update(prob[part], label[part])
+    found = ours.compute()
+    assert found["ap"][5].isnan(), "a class that never occurs is left out"
+    torch.testing.assert_close(found["ap"][:5].float(), theirs.compute()[:5], atol=1e-6, rtol=0)
+    for c in range(5):
+        assert found["ap"][c].item() == pytest.approx(average_precision_score(label[:, c], prob[:, c]))
+    torch.testing.assert_close(found["mean_ap"], found["ap"][:5].mean())
+    assert found["always_no"].item() == pytest.approx(1 - label.float().mean().item())
+
+
+def test_average_precision_of_one_class_and_of_none():
+    assert average_precision(torch.rand(5, 1), torch.ones(5, 1)).tolist() == [1.0]
+    assert average_precision(torch.rand(5, 2), torch.zeros(5, 2)).isnan().all()
+
+
+@pytest.mark.parametrize("background", [0, 2])
+def test_one_pass_over_thresholds_is_many_passes(background):
+    g = torch.Generator().manual_seed(0)
+    values = torch.tensor([value for value in range(5) if value != background])
+    sweep = ThresholdScores(5, background, steps=20)
+    plain = [SegmentationScores(5) for _ in range(20)]
+    for known in ([0, 1], [3], [], [0, 1, 2, 3]):
+        maps = torch.rand(len(known), 13, 17, generator=g)
+        target = torch.randint(0, 5, (13, 17), generator=g)
+        target[:3] = 255
+        sweep.update(maps, values[known], target)
+        for step, metric in enumerate(plain):
+            mask = torch.full_like(target, background)
+            if known:
+                most, index = maps.max(0)
+                mask = torch.where((most * 20).long() >= step, values[known][index], background)
+            metric.update(mask[None], target[None])
+    for found, metric in zip(sweep.compute(), plain, strict=True):
+        for name, value in metric.compute().items():
+            torch.testing.assert_close(found[name], value, equal_nan=True)
+    assert sweep.best()["miou"] == max(one["miou"] for one in sweep.compute())
