@@ -33,6 +33,15 @@ def _shifted(
     padded = F.pad(image, (reach,) * 4, mode="replicate")
     return [padded[:, reach + y : reach + y + h, reach + x : reach + x + w] for y, x in offsets]
 
+# %% ../nbs/method/06_refine.ipynb #93711956
+def _deviation(
+    images: list[Tensor],  # two images or more, of one shape
+) -> Tensor:  # of their shape
+    "Standard deviation over images, one at a time: a stack of many large ones would be slow to make and to read."
+    mean = sum(images) / len(images)
+    squares = sum((image - mean).square() for image in images)
+    return (squares / (len(images) - 1)).sqrt()
+
 # %% ../nbs/method/06_refine.ipynb #f22a9d90
 def _likeness(
     image: Tensor,  # image (K, H, W), any unit
@@ -40,9 +49,9 @@ def _likeness(
     tau: float = 0.3,  # difference, in local deviations, that makes a neighbour a stranger
 ) -> Tensor:  # (neighbours, H, W), sums to 1 over the neighbours
     "Share of each neighbour in each pixel (after Araslanov and Roth 2020; its scale is not in the paper)."
-    around = torch.stack(_shifted(image, offsets))
-    deviation = torch.cat([around, image[None]]).std(0).clamp(min=1e-6)
-    return (-((around - image) / (tau * deviation)).square().mean(1)).softmax(0)
+    around = _shifted(image, offsets)
+    scale = 1 / (tau * _deviation([*around, image]).clamp(min=1e-6))
+    return torch.stack([-((there - image) * scale).square().mean(0) for there in around]).softmax(0)
 
 # %% ../nbs/method/06_refine.ipynb #525ba44d
 def refine_maps(
