@@ -19,7 +19,7 @@ from ..baselines.mctformer import build_mctformer, mctformer_loss, mctformer_map
 from ..baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
 from ..core import check_choice
 from ..data.dataset import ImageDataset
-from ..predict.masker import MapsOf, config_maps
+from ..predict.masker import MapsOf, config_maps, view_maps
 from ..train.config import Config
 from ..train.fit import build_model, fit
 
@@ -90,7 +90,11 @@ def _rival(
     **parts,  # other fields of `Method`: network, build, loss
 ) -> Method:
     "Method whose network has neither class tokens nor gates."
-    return Method(name, title, maps=lambda model, config, train: maps, settings=_rival_config, **parts)
+
+    def reader(model: nn.Module, config: Config, train: ImageDataset) -> MapsOf:
+        return lambda model, image, present: view_maps(lambda view: maps(model, view, present), image, config)
+
+    return Method(name, title, maps=reader, settings=_rival_config, **parts)
 
 # %% ../../nbs/experiments/02_methods.ipynb #58d34bbb
 _RESNET = dict(network="resnet18", build=build_resnet, loss=_classification_loss)

@@ -7,7 +7,7 @@ __all__ = ['VARIANTS']
 
 # %% ../../nbs/experiments/06_variants.ipynb #ab167929
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -22,42 +22,21 @@ from ..data.transforms import center_view
 from .methods import Method, fit_network
 from .run import Run, run, write_pseudo_masks
 from ..model import ClassTokenViT
-from ..predict.masker import MapsOf, config_maps
+from ..predict.masker import MapsOf, config_maps, view_maps
 from ..refine import dense_crf
 from ..train.checkpointing import load_checkpoint
 from ..train.config import Config
 from ..train.fit import FitModule
 
-# %% ../../nbs/experiments/06_variants.ipynb #1862f5da
-@torch.no_grad()
-def _mean_maps(
-    model: ClassTokenViT,  # trained model
-    image: Tensor,  # image batch (B, K, H, W)
-    present: Tensor | None = None,  # given labels (B, C), which have no influence
-    *,
-    config: Config,  # layers, gates and evidence of the maps
-    scales: Sequence[float] = (1.0,),  # factors of the image's sides, to the nearest patch; the last gives the grid
-    flips: Sequence[bool] = (False, True),  # the image as it is, and mirrored from left to right
-) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw) in [0, 1]
-    "Logits and maps, each divided by its maximum, averaged over views (not in the paper; usual in the field)."
-    patch = config.patch_size
-    logits = []
-    maps = []
-    for scale in scales:
-        size = [max(1, round(scale * side / patch)) * patch for side in image.shape[2:]]
-        view = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
-        for flip in flips:
-            seen = view.flip(3) if flip else view
-            one, found = config_maps(model, seen, config)
-            logits.append(one)
-            maps.append((found.flip(3) if flip else found) / found.amax((2, 3), keepdim=True).clamp(min=1e-12))
-    maps = [F.interpolate(m, maps[-1].shape[2:], mode="bilinear", align_corners=False) for m in maps]
-    return torch.stack(logits).mean(0), torch.stack(maps).mean(0)
-
 # %% ../../nbs/experiments/06_variants.ipynb #ebbd60a6
 def _mean_maps_of(model: ClassTokenViT, config: Config, train: ImageDataset, **views) -> MapsOf:
-    "Reader of maps averaged over mirror images, or other views of `_mean_maps`."
-    return partial(_mean_maps, config=config, **views)
+    "Reader of the recipe's maps, averaged over mirror images and what else is asked for."
+    config = dataclasses.replace(config, **dict(flip=True) | views)
+
+    def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        return config_maps(model, image, config)
+
+    return maps_of
 
 # %% ../../nbs/experiments/06_variants.ipynb #f7e1fa22
 _MIRRORED = Method("mirrored", "mean with the mirror image", maps=_mean_maps_of)
@@ -119,10 +98,11 @@ def _agreeing_blocks(
 # %% ../../nbs/experiments/06_variants.ipynb #05095517
 def _agreeing_maps(model: ClassTokenViT, config: Config, train: ImageDataset) -> MapsOf:
     "Reader of the recipe's maps in the agreeing blocks alone."
-    layers = _agreeing_blocks(model, config, train)
+    layers = ",".join(map(str, _agreeing_blocks(model, config, train)))
+    config = dataclasses.replace(config, layers=layers)
 
     def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        return model.attention_maps(image, layers, config.gated, use_evidence=config.use_evidence)
+        return config_maps(model, image, config)
 
     return maps_of
 
@@ -165,11 +145,13 @@ def _scaled(maps: Tensor) -> Tensor:
 def _less_background(model: ClassTokenViT, config: Config, train: ImageDataset) -> MapsOf:
     "Reader of the recipe's maps where the class looks more than [REG], each in units of its maximum."
 
-    def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        (logits, maps), register = _register_map(model, image, partial(config_maps, model, image, config))
+    plain = dataclasses.replace(config, scales=(1.0,), flip=False)
+
+    def read(view: Tensor) -> tuple[Tensor, Tensor]:
+        (logits, maps), register = _register_map(model, view, partial(config_maps, model, view, plain))
         return logits, maps * (_scaled(maps) >= _scaled(register[:, None]))
 
-    return maps_of
+    return lambda model, image, present: view_maps(read, image, config)
 
 # %% ../../nbs/experiments/06_variants.ipynb #c46c2e53
 _REGISTER = Method("register", "patches that [REG] claims are background", maps=_less_background)

@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ..core import check_choice
+from ..core import check_choice, check_range
 from ..data.dataset import ImageDataset
 from .heads import HeadRows, head_places, head_rows
 from .images import as_dataset, model_view
 from ..metrics import SegmentationScores
 from ..model import ClassTokenViT, layer_indices
-from ..predict.masker import Masker, paint_maps
+from ..predict.masker import Masker, image_views, mean_maps, paint_maps
 from ..pseudomask import cut_level
 from ..train.config import CHOICES, MASK_FIELDS, Config
 
@@ -44,6 +44,8 @@ class _Controls:
     fill: str = "majority"
     refine: str = "none"
     labels: str = "predicted"
+    scales: Sequence[float] = (1.0,)  # sizes of the image whose maps are averaged
+    flip: bool = False  # True: mirror images are averaged, too
     patch: tuple[int, int] | None = None  # (row, column) that is marked; None: where the shown class attends most
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -102,6 +104,13 @@ def _threshold(controls: _Controls, value: str) -> str:
     return value
 
 
+def _scales(controls: _Controls, value: Sequence[float]) -> tuple[float, ...]:
+    "Sizes relative to the image's own, at least one."
+    for scale in value or (0,):
+        check_range("scales", scale, 0.1, 10)
+    return tuple(value)
+
+
 def _patch(controls: _Controls, value: Sequence[int] | None) -> tuple[int, int] | None:
     "Row and column."
     if value is None:
@@ -120,7 +129,7 @@ def _choice(name: str, controls: _Controls, value: str) -> str:
 
 _CHECKS: dict[str, Callable] = {name: partial(_choice, name) for name in MASK_FIELDS if name in CHOICES}
 _CHECKS |= dict(image=_image, token=_token, layers=_layers, heads=_heads, patch=_patch)
-_CHECKS |= dict(use_evidence=_use_evidence, threshold=_threshold)
+_CHECKS |= dict(use_evidence=_use_evidence, threshold=_threshold, scales=_scales)
 
 # %% ../../nbs/explorer/03_state.ipynb #d1114750
 def _claimed(controls: _Controls, image: Tensor, amap: Tensor) -> Tensor:
@@ -199,7 +208,7 @@ class Explorer(_Controls):
         for name in start:
             check_choice("control", name, names)
         if config is not None:
-            given = {name: getattr(config, name) for name in MASK_FIELDS}
+            given = {name: getattr(config, name) for name in MASK_FIELDS if name in names}
             start = given | dict(layers=config.layer_choice()) | start
         super().__init__(model, as_dataset(images, model, like), **start)
         self.places = head_places(model, open_heads)  # per layer: number of each head before pruning
@@ -207,11 +216,13 @@ class Explorer(_Controls):
 
     def look(self) -> Look:
         "All that the controls show now."
-        sample, rows = self._seen(self.image)
+        sample, views = self._seen(self.image, self.scales, self.flip)
         image = sample["image"][None]
         picked = self._picked()
-        maps = rows.maps(self.gated, self.use_evidence, picked)
-        prob = rows.logits.sigmoid()
+        found = [(rows.logits, rows.maps(self.gated, self.use_evidence, picked)) for rows in views]
+        logits, maps = mean_maps(found, self.flip) if len(found) > 1 else found[0]
+        prob = logits.sigmoid()
+        rows = next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))  # heads of the finest view
         token = int(prob.argmax()) if self.token is None else self.token
         present = self._present(sample, prob)
         mask = paint_maps(maps, prob, image, image.shape[2:], self, self.data.background, present)
@@ -231,10 +242,14 @@ class Explorer(_Controls):
             patch=_marked(maps[0, token], self.patch),
         )
 
-    def _see(self, index: int) -> tuple[dict, HeadRows]:
-        "Sample of an image as the model sees it, and its forward pass."
+    def _see(self, index: int, scales: tuple[float, ...], flip: bool) -> tuple[dict, list[HeadRows]]:
+        "Sample of an image as the model sees it, and the forward pass of each of its views."
         sample = model_view(self.data, index, self.model)
-        return sample, head_rows(self.model, sample["image"][None].to(next(self.model.parameters()).device))
+        image = sample["image"][None].to(next(self.model.parameters()).device)
+        if scales == (1.0,) and not flip:
+            return sample, [head_rows(self.model, image)]
+        views = image_views(image, self.model.patch_embed.patch_size[0], scales, flip)
+        return sample, [head_rows(self.model, view) for view in views]
 
     def _picked(self) -> dict[int, Tensor]:
         "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."

@@ -28,6 +28,7 @@ CHOICES = {  # field -> all its values
     "refine": ("none", "color"),
     "labels": ("predicted", "given"),
     "logit_start": ("even", "frequency"),
+    "resolution": ("view", "own"),
 }
 _SHARES = ("mask_ratio", "penalty_start", "penalty_ramp", "warmup", "layer_decay")  # numbers in [0, 1]
 _AMOUNTS = ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens")  # numbers from 0
@@ -47,6 +48,8 @@ def _check_values(config: "Config") -> None:
     check_range("gate_init", config.gate_init, -_LARGEST, _LARGEST)
     for name in _COUNTS:
         check_range(name, getattr(config, name), 1)
+    for scale in config.scales or (0,):
+        check_range("scales", scale, 0.1, 10)
 
 
 def _check_together(config: "Config") -> None:
@@ -65,6 +68,7 @@ def _check_together(config: "Config") -> None:
 
 # %% ../../nbs/train/01_config.ipynb #7f5ec253
 MASK_FIELDS = ("layers", "gated", "use_evidence", "refine", "threshold", "merge", "fill", "labels")  # of masks alone
+MASK_FIELDS += ("scales", "flip", "resolution")
 _STORED = {"use_evidence": "fused"}  # field -> its name in stored results
 
 # %% ../../nbs/train/01_config.ipynb #c7b14862
@@ -119,16 +123,20 @@ class Config:
     merge: str = "ascending"  # order in which classes are painted
     fill: str = "majority"  # what becomes of pixels that no class claims
     labels: str = "predicted"  # or "given"
+    scales: tuple[float, ...] = (1.0,)  # sizes of the image whose maps are averaged, relative to the view
+    flip: bool = False  # mirror images are averaged, too
+    resolution: str = "view"  # or "own": masks and scores have each image's own size
     # data
     data: dict = field(default_factory=dict)  # options of the data set's reader
 
     def __post_init__(self):
         "Values made uniform (0 and 0.0 are the same run) and checked before any work is done."
-        check_kinds(self, img_size=tuple | list)
+        check_kinds(self, img_size=tuple | list, scales=tuple | list)
         for f in dataclasses.fields(self):
             if f.type is float:
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))
         object.__setattr__(self, "img_size", tuple(self.img_size))
+        object.__setattr__(self, "scales", tuple(map(float, self.scales)))
         object.__setattr__(self, "data", json.loads(json.dumps(self.data)))  # as a stored result has it
         _check_values(self)
         _check_together(self)
@@ -191,6 +199,7 @@ _DEFAULTS = {  # field that no preset sets -> source of its default
     "refine": "Section 3 has none",
     "layers": _REFERENCE, "gated": "not in the paper: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window not in the paper", "labels": "Section 3",
+    "scales": "Section 3 has one", "flip": "Section 3 has none", "resolution": _REFERENCE,
 }  # fmt: skip
 
 # %% ../../nbs/train/01_config.ipynb #1fa7ab1e
