@@ -169,6 +169,18 @@ class ImageDataset(Dataset):
             raise BadFileError(f"{self.names[index]}: a mask of {mask.shape}, the image has {self.size(index)}")
         return mask
 
+    def from_original(self, index: int, mask: np.ndarray) -> np.ndarray:  # (H0, W0) of the file -> (H, W) as read
+        "Mask at the size and place of the image as read: the opposite of `to_original`."
+        return ImageDataset.to_original(self, index, mask)
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        "Raw image and mask of the file, and the part of the image as read that they are: top, bottom, left, right."
+        return *self.read(index), (0.0, 1.0, 0.0, 1.0)
+
+    def original_size(self, index: int) -> tuple[int, int]:  # (height, width)
+        "Size of the image's file."
+        return self.size(index)
+
     def found_in(self, root: str | Path) -> None:
         "Origin of the data, remembered: the folder's name, and whether it is synthetic."
         self.synthetic = is_synthetic(root)

@@ -58,6 +58,19 @@ class Wrapped(ImageDataset):
         "Mask at the size and place of the image in the data set beneath."
         return mask
 
+    def from_original(self, index: int, mask: np.ndarray) -> np.ndarray:
+        return self.from_inner(index, self.dataset.from_original(self.inner(index), mask))
+
+    def from_inner(self, index: int, mask: np.ndarray) -> np.ndarray:
+        "Mask at the size and place of the image as read: the opposite of `to_inner`."
+        return mask
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        return self.dataset.original(self.inner(index))
+
+    def original_size(self, index: int) -> tuple[int, int]:
+        return self.dataset.original_size(self.inner(index))
+
 # %% ../../nbs/data/02_subsets.ipynb #5689fb7c
 class Subset(Wrapped):
     "Data set of some of another one's images."
@@ -143,14 +156,24 @@ class WithMasks(Wrapped):
 
     def _check_size(self, index: int, found: tuple[int, int]) -> None:
         need = tuple(self.dataset.size(index))
-        if tuple(found) != need:
+        if tuple(found) not in (need, tuple(self.dataset.original_size(index))):
             raise BadFileError(
                 f"{self.masks[index]}: is {found[0]}x{found[1]} (height x width), the image as read is "
                 f"{need[0]}x{need[1]}; resize the mask (nearest), or pad it with {IGNORE}"
             )
 
     def mask(self, index: int) -> np.ndarray:  # (H, W) uint8
-        "Mask of an image, checked."
+        "Mask of an image as read, checked; one of the file's own size is brought to it."
+        mask = self._written(index)
+        return mask if mask.shape == tuple(self.dataset.size(index)) else self.dataset.from_original(index, mask)
+
+    def original_mask(self, index: int) -> np.ndarray:  # (H0, W0) uint8
+        "Mask at the size of the image's file, checked; one of that size is as it was written."
+        mask = self._written(index)
+        return mask if mask.shape == tuple(self.original_size(index)) else self.to_original(index, mask)
+
+    def _written(self, index: int) -> np.ndarray:
+        "Mask as it is in the folder, checked."
         mask = read_mask(self.masks[index])
         self._check_size(index, mask.shape)
         odd = np.setdiff1d(mask, [*range(len(self.mask_classes)), IGNORE])
@@ -167,6 +190,10 @@ class WithMasks(Wrapped):
     def __getitem__(self, index: int) -> dict:
         "Sample of the data set beneath, its label too, with the folder's mask."
         return self.dataset[index] | dict(mask=torch.from_numpy(self.mask(index)))
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        image, _, part = self.dataset.original(index)
+        return image, self.original_mask(index), part
 
     def files(self, index: int) -> list[Path]:
         return [*self.dataset.files(index), self.masks[index]]

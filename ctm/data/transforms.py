@@ -65,6 +65,17 @@ def placement(
     y, x = (canvas[0] - h) // 2, (canvas[1] - w) // 2
     return slice(y, y + h), slice(x, x + w)
 
+# %% ../../nbs/data/03_transforms.ipynb #e727cbcf
+def covered_part(
+    size: tuple[int, int],  # (height, width) of an image, and what follows as in `placement`
+    to: tuple[int, int],
+    how: str,
+    canvas: tuple[int, int],
+) -> tuple[float, float, float, float]:  # top, bottom, left, right in [0, 1]
+    "Part of a canvas that an image covers."
+    rows, columns = placement(size, to, how, canvas)
+    return rows.start / canvas[0], rows.stop / canvas[0], columns.start / canvas[1], columns.stop / canvas[1]
+
 # %% ../../nbs/data/03_transforms.ipynb #616a01b4
 def fit_image(
     image: np.ndarray,  # image (K, H, W), raw
@@ -119,13 +130,23 @@ class Resized(Wrapped):
         part = placement(full, self.to, self.how, self.canvas)
         return resize_mask(mask[part], full)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        "Resized image and mask, in the middle of the canvas."
-        image, mask = self.dataset.read(index)
+    def from_inner(self, index: int, mask: np.ndarray) -> np.ndarray:
+        "Mask in the middle of the canvas, 255 around it."
         rows, columns = placement(mask.shape, self.to, self.how, self.canvas)
         marked = np.full(self.canvas, IGNORE, mask.dtype)
         marked[rows, columns] = resize_mask(mask, (rows.stop - rows.start, columns.stop - columns.start))
-        return fit_image(image, self.mean, self.to, self.how, self.canvas), marked
+        return marked
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        image, mask, inner = self.dataset.original(index)
+        top, bottom, left, right = covered_part(self.dataset.size(index), self.to, self.how, self.canvas)
+        rows = [top + share * (bottom - top) for share in inner[:2]]
+        return image, mask, (*rows, *(left + share * (right - left) for share in inner[2:]))
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        "Resized image and mask, in the middle of the canvas."
+        image, mask = self.dataset.read(index)
+        return fit_image(image, self.mean, self.to, self.how, self.canvas), self.from_inner(index, mask)
 
 # %% ../../nbs/data/03_transforms.ipynb #5f1c40d0
 class Tiles(Wrapped):
@@ -160,6 +181,15 @@ class Tiles(Wrapped):
     def to_original(self, index: int, mask: np.ndarray) -> np.ndarray:
         "Mask of the tile itself: a part of an image has no file of its own."
         return ImageDataset.to_original(self, index, mask)
+
+    def from_original(self, index: int, mask: np.ndarray) -> np.ndarray:
+        return ImageDataset.to_original(self, index, mask)
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        return ImageDataset.original(self, index)
+
+    def original_size(self, index: int) -> tuple[int, int]:
+        return self.size(index)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.tile, self.tile

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.dataset import normalized
-from ..data.transforms import fill_missing, fit_image, placement
+from ..data.transforms import covered_part, fill_missing, fit_image, placement
 from ..model import ClassTokenViT
 from ..pseudomask import pseudo_mask
 from ..train.config import Config
@@ -181,7 +181,7 @@ class Masker:
         guide = torch.from_numpy(normalized(np.stack(self._filled(images, valid)), self.mean, self.std)).to(maps.device)
         how = self.config.data.get("how", "stretch")
         size = tuple(images.shape[2:])
-        part = share_of_view(placement(size, self.config.img_size, how, self.config.img_size), self.config.img_size)
+        part = covered_part(size, self.config.img_size, how, self.config.img_size)
         return paint_maps(maps, prob, guide, size, self.config, self.background, present, part)
 
     def _present(self, prob: Tensor, label: np.ndarray | None, whole: bool) -> Tensor | None:
@@ -206,12 +206,3 @@ def _without_margin(
         whole.append(max(round(view * scale), start + side))
         part.append(slice(start, start + side))
     return tuple(whole), tuple(part)
-
-# %% ../../nbs/predict/01_masker.ipynb #c7367a26
-def share_of_view(
-    place: tuple[slice, slice],  # rows and columns of an image in the view
-    view: tuple[int, int],  # (height, width) of the view in pixels
-) -> tuple[float, float, float, float]:  # top, bottom, left, right in [0, 1]
-    "Part of a view that an image covers, as `pseudo_mask` takes it."
-    (rows, columns), (h, w) = place, view
-    return rows.start / h, rows.stop / h, columns.start / w, columns.stop / w
