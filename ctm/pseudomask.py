@@ -122,7 +122,7 @@ def _fill_nearest(
     return filled
 
 # %% ../nbs/method/05_pseudomask.ipynb #f6fe0f0d
-def _check_maps(maps: Tensor, prob: Tensor, present: Tensor | None, background: int | None) -> None:
+def check_maps(maps: Tensor, prob: Tensor, present: Tensor | None, background: int | None) -> None:
     "Refusal of arguments that do not fit together."
     if maps.ndim != 4 or prob.shape != maps.shape[:2]:
         raise ValueError(f"maps {tuple(maps.shape)} and prob {tuple(prob.shape)} must be (B, C, gh, gw) and (B, C)")
@@ -243,5 +243,5 @@ def pseudo_mask(
 ) -> Tensor:  # (B, H, W) int64 masks, 255 = no class
     "Pixel pseudo-masks of a batch (Section 3)."
     check_choice("fill", fill, FILLS)
-    _check_maps(maps, prob, present, background)
+    check_maps(maps, prob, present, background)
     return paint(candidate_maps(maps, prob, size, present, guide, part), threshold, merge, fill, background)

@@ -51,7 +51,9 @@ def _likeness(
     "Share of each neighbour in each pixel (after Araslanov and Roth 2020; its scale is not in the paper)."
     around = _shifted(image, offsets)
     scale = 1 / (tau * _deviation([*around, image]).clamp(min=1e-6))
-    return torch.stack([-((there - image) * scale).square().mean(0) for there in around]).softmax(0)
+    likeness = torch.stack([-((there - image) * scale).square().mean(0) for there in around])
+    likeness = likeness.sub_(likeness.amax(0)).exp_()
+    return likeness.div_(likeness.sum(0))
 
 # %% ../nbs/method/06_refine.ipynb #525ba44d
 def refine_maps(
