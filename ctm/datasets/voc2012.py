@@ -7,6 +7,7 @@ __all__ = ['CLASSES', 'COLORS', 'OFFICIAL', 'Voc2012']
 
 # %% ../../nbs/datasets/01_voc2012.ipynb #c60d16c2
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -208,14 +209,14 @@ PRESETS = {
 
 def load(
     root: str | Path,  # folder of the data set
-    split: str,  # "train" or "val"
+    split: str,  # "train", "val", "test", or "tune" where it is listed
     resize: tuple[int, int],  # (height, width) in pixels
-    labels: str = "xml",  # source of the labels, as in `Voc2012`
+    labels: str = "xml",  # source of the labels, as in `Voc2012`; the test images have none
     how: str = "stretch",  # way of resizing, as in `Resized`
-    lists: tuple[str, str] = ("train_aug", "val"),  # names of the lists to train and to score on
+    lists: Sequence[str] = ("train_aug", "val"),  # names of the lists to train on and to score on, then to tune on
     bad: str = "raise",  # what to do with missing files, as in `Voc2012`
 ) -> Resized:  # the split
-    "Training or validation images of VOC, all of one size."
-    check_choice("split", split, ("train", "val"))
-    name = lists[0] if split == "train" else lists[1]
-    return Resized(Voc2012(root, name, labels, bad), resize, how)
+    "Images of a list of VOC, all of one size."
+    names = dict(zip(("train", "val", "tune"), lists, strict=False)) | dict(test="test")
+    check_choice("split", split, names)
+    return Resized(Voc2012(root, names[split], "none" if split == "test" else labels, bad), resize, how)

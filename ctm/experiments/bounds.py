@@ -7,7 +7,9 @@ __all__ = ['given_scores', 'bounds']
 
 # %% ../../nbs/experiments/04_bounds.ipynb #51948ab4
 import dataclasses
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,11 +18,27 @@ from ..data.dataset import ImageDataset
 from ..data.loader import loader
 from ..data.transforms import center_view
 from ..metrics import SegmentationScores, scores
-from ..predict.dataset import plain_scores, predict_batches, score_masks
+from ..predict.dataset import BatchScores, own_places, plain_scores, predict_batches, score_masks
 from ..predict.masker import MapsOf
 from ..pruning import has_gates
 from ..train.config import Config
 from ..train.fit import build_model
+
+# %% ../../nbs/experiments/04_bounds.ipynb #aa96dd26
+def _truths(
+    dataset: ImageDataset,  # images with masks
+    config: Config,  # view and resolution
+) -> Iterator[tuple[Tensor, Tensor, tuple[float, ...] | None]]:  # masks (B, H, W), labels (B, C), part of the view
+    "True masks that pseudo-masks are compared with: views in batches, or the files' masks one by one."
+    places = own_places(dataset, config.img_size, config.resolution)
+    for batch in loader(dataset, config.batch_size):
+        mask = center_view(batch["mask"], config.img_size)
+        label = dataset.view_label(mask, batch["label"])
+        if not places:
+            yield mask, label, None
+        for name, one in zip(batch["name"] if places else (), label, strict=False):
+            _, truth, part = dataset.original(places[name])
+            yield torch.from_numpy(np.ascontiguousarray(truth))[None], one[None], part
 
 # %% ../../nbs/experiments/04_bounds.ipynb #844bd1af
 def _constant_scores(
@@ -29,8 +47,7 @@ def _constant_scores(
 ) -> dict:  # pixel_accuracy, miou, iou
     "Scores of the best constant class, which is chosen on the masks: a generous bound (not in the paper)."
     counts = torch.zeros(len(dataset.mask_classes), dtype=torch.long)
-    for batch in loader(dataset, config.batch_size):
-        mask = center_view(batch["mask"], config.img_size)
+    for mask, _, _ in _truths(dataset, config):
         counts += torch.bincount(mask[mask != IGNORE].long(), minlength=len(counts))
     best = torch.zeros(len(counts), len(counts) + 1, dtype=torch.long)
     best[:, counts.argmax()] = counts
@@ -51,6 +68,14 @@ def _random_masks(
     drawn = torch.multinomial(choices + empty[:, None], grid[0] * grid[1], replacement=True, generator=generator)
     return drawn.masked_fill(empty[:, None], IGNORE).unflatten(1, grid)
 
+# %% ../../nbs/experiments/04_bounds.ipynb #9e427896
+def _stretched(drawn: Tensor, size: tuple[int, int], part: tuple[float, ...] | None) -> Tensor:
+    "Values (B, gh, gw) of patches at the pixels (B, *size) of the view, or of its part."
+    top, bottom, left, right = part or (0.0, 1.0, 0.0, 1.0)
+    rows = (top + (torch.arange(size[0]) + 0.5) * (bottom - top) / size[0]) * drawn.shape[1]
+    columns = (left + (torch.arange(size[1]) + 0.5) * (right - left) / size[1]) * drawn.shape[2]
+    return drawn[:, rows.long()][:, :, columns.long()]
+
 # %% ../../nbs/experiments/04_bounds.ipynb #7a68ea4d
 def _random_scores(
     dataset: ImageDataset,  # validation images with masks and labels
@@ -61,12 +86,9 @@ def _random_scores(
     metric = SegmentationScores(len(dataset.mask_classes))
     generator = torch.Generator().manual_seed(seed)
     grid = tuple(side // config.patch_size for side in config.img_size)
-    for batch in loader(dataset, config.batch_size):
-        mask = center_view(batch["mask"], config.img_size)
-        label = dataset.view_label(mask, batch["label"])
+    for mask, label, part in _truths(dataset, config):
         drawn = _random_masks(label, grid, generator, dataset.background)
-        drawn = drawn.repeat_interleave(config.patch_size, 1).repeat_interleave(config.patch_size, 2)
-        metric.update(drawn, mask)
+        metric.update(_stretched(drawn, mask.shape[1:], part), mask)
     return plain_scores(metric.compute())
 
 # %% ../../nbs/experiments/04_bounds.ipynb #e0f215ea
@@ -75,10 +97,11 @@ def given_scores(
     dataset: ImageDataset,  # validation images, or training images with the masks that the network never saw
     config: Config,  # view, maps and mask options
     maps_of: MapsOf | None = None,  # reader of the network's maps, as in `predict_batches`
-) -> dict:  # classifier_accuracy, pixel_accuracy, miou, iou
+    *others: BatchScores,  # other scores of the same batches
+) -> dict:  # scores of `score_masks`
     "Scores of a network's maps with given labels."
     given = dataclasses.replace(config, labels="given")
-    return score_masks(predict_batches(model, dataset, given, maps_of), len(dataset.mask_classes))
+    return score_masks(predict_batches(model, dataset, given, maps_of), len(dataset.mask_classes), *others)
 
 # %% ../../nbs/experiments/04_bounds.ipynb #894275c5
 def bounds(
@@ -87,10 +110,11 @@ def bounds(
     config: Config,  # view, maps and mask options
     seed: int,  # seed of the random masks and of the untrained network
     maps_of: MapsOf | None = None,  # reader of the network's maps, as in `predict_batches`
+    *others: BatchScores,  # other scores of the maps with given labels
 ) -> dict[str, dict]:  # constant, random, given_labels, and with class tokens untrained: pixel_accuracy, miou, iou
     "Scores that a run is to be compared with."
     found = dict(constant=_constant_scores(val, config), random=_random_scores(val, config, seed))
-    found["given_labels"] = given_scores(model, val, config, maps_of)
+    found["given_labels"] = given_scores(model, val, config, maps_of, *others)
     if has_gates(model):
         torch.manual_seed(seed)
         untrained = build_model(dataclasses.replace(config, pretrained=None), len(val.classes)).eval()

@@ -25,12 +25,14 @@ from ..data.dataset import ImageDataset
 from .bounds import bounds, given_scores
 from .methods import PAPER, Method, method_of
 from .results import Result, files_of, keep, load_result, result_file
-from ..predict.dataset import check_masks, predict_batches, saving, score_masks
+from ..predict.dataset import check_masks, predict_batches, saving, score_masks, with_masks
+from ..predict.masker import MapsOf
+from ..predict.seeds import MapScores
 from ..pruning import has_gates, open_heads, prune_heads, sparsity
 from ..runtime.distributed import join_processes, my_turn, wait_for_all
 from ..runtime.interrupt import drop_lock, stoppable
 from ..train.config import Config
-from ..train.data import DataSource, data_source, load_dataset
+from ..train.data import DataSource, data_source, load_dataset, tune_list
 
 # %% ../../nbs/experiments/03_run.ipynb #2fe2636e
 @dataclass(frozen=True)
@@ -136,17 +138,50 @@ def _make(run: Run, again: bool, fit_options: dict) -> Result:
     model, facts = _trained(run, train, val, fit_options)
     maps_of = run.method.maps(model, run.config, train)
     masks = saving(predict_batches(model, val, run.config, maps_of), run.folder / "masks", val.mask_colors)
-    scores = score_masks(masks, len(val.mask_classes))
+    beside = {labels: _map_scores(val, run.config) for labels in (run.config.labels, "given")}
+    scores = score_masks(masks, len(val.mask_classes), *beside.get("predicted", ()))
     seconds = round(time.monotonic() - start, 1)
     metrics = dict(sparsity=sparsity(model) if has_gates(model) else 0.0) | scores
     extra = {} if run.method.name == "paper" else dict(baseline=run.method.name)  # the key of the stored results
     extra |= facts | dict(classes=val.mask_classes, processes=join_processes()[1])
-    extra |= bounds(model, val, run.config, run.seed, maps_of)
-    if train.background is not None:  # what papers on objects (VOC, COCO) report
-        extra["train_given_labels"] = given_scores(model, train, run.config, maps_of)
+    extra |= bounds(model, val, run.config, run.seed, maps_of, *beside["given"])
+    if train.background is not None:
+        extra |= _object_scores(run, model, train, maps_of, {labels: one for labels, (one,) in beside.items()})
     data = run.data
     stored = run.config.stored()
     return Result(metrics, stored, run.seed, data.synthetic, seconds, data.name, extra=extra, identity=data.identity)
+
+# %% ../../nbs/experiments/03_run.ipynb #c3b36dfa
+def _map_scores(data: ImageDataset, config: Config) -> list[MapScores]:
+    "Scores of maps, which only a data set with a background has."
+    return [] if data.background is None else [MapScores(len(data.mask_classes), data.background, config)]
+
+
+def _object_scores(
+    run: Run, model: nn.Module, train: ImageDataset, maps_of: MapsOf, val: dict[str, MapScores]
+) -> dict:  # train_given_labels, seed, tuned: those whose masks are there
+    "What papers on objects report beside: seeds, masks of training images, the best threshold of a list to tune on."
+    found = dict(seed=dict(val={labels: scores.seed() for labels, scores in val.items()}))
+    known = with_masks(train)
+    if known is not None:
+        (scores,) = _map_scores(train, run.config)
+        found["train_given_labels"] = given_scores(model, known, run.config, maps_of, scores)
+        found["seed"]["train"] = dict(given=scores.seed())
+    if tune_list(run.config):
+        found["tuned"] = _tuned(run, model, maps_of, val)
+    return found
+
+
+def _tuned(run: Run, model: nn.Module, maps_of: MapsOf, val: dict[str, MapScores]) -> dict:
+    "Thresholds that are best on the list to tune on, with given labels, and the validation images' scores at them."
+    tune = run.load("tune")
+    (scores,) = _map_scores(tune, run.config)
+    given_scores(model, tune, run.config, maps_of, scores)
+    found = dict(list=tune_list(run.config))
+    for kind, threshold in scores.best().items():
+        at = {labels: one.at(kind, threshold) for labels, one in val.items()}
+        found[kind] = dict(threshold=threshold, tune=scores.at(kind, threshold)["miou"], val=at)
+    return found
 
 # %% ../../nbs/experiments/03_run.ipynb #be5d015b
 def _trained(run: Run, train: ImageDataset, val: ImageDataset, fit_options: dict) -> tuple[nn.Module, dict]:
@@ -190,20 +225,23 @@ def run_all(
 @torch.no_grad()
 def write_pseudo_masks(
     run: Run,  # run that has been trained
-    labels: str = "given",  # image-level labels of the training images, or "predicted"
-) -> Path:  # folder of PNGs, one per training image
-    "Folder of the pseudo-masks of a run's training images, written once."
-    check_choice("labels", labels, ("given", "predicted"))
-    train = run.load("train")
-    folder = run.folder / f"train-masks-{labels}"
+    labels: str = "given",  # image-level labels of the images, or "predicted"
+    split: str = "train",  # images that are masked, as in `load_dataset`; "test" has no labels to be given
+) -> Path:  # folder of PNGs, one per image
+    "Folder of the pseudo-masks of a run's training images, or others, written once."
+    check_choice("labels", labels, ("given", "predicted") if split != "test" else ("predicted",))
+    data = run.load(split)
+    folder = run.folder / f"{split}-masks-{labels}"
     if folder.exists():
         return folder
     if not run.model_file.is_file():
         raise FileNotFoundError(f"{run.model_file}: no trained model; `ctm.run` with this configuration makes it")
     model = load_model(run.model_file).to(best_device())
-    maps_of = run.method.maps(model, run.config, train)
-    batches = predict_batches(model, train, dataclasses.replace(run.config, labels=labels), maps_of)
-    for _ in saving(_padded(batches, train.size(0)), folder, train.mask_colors):
+    maps_of = run.method.maps(model, run.config, data if split == "train" else run.load("train"))
+    batches = predict_batches(model, data, dataclasses.replace(run.config, labels=labels), maps_of)
+    if run.config.resolution == "view":
+        batches = _padded(batches, data.size(0))
+    for _ in saving(batches, folder, data.mask_colors):
         pass
     return folder
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model import ClassTokenViT
+from ..predict.masker import image_views, mean_maps
 
 # %% ../../nbs/explorer/01_heads.ipynb #78b57c66
 @dataclass(frozen=True)
@@ -91,6 +92,32 @@ def head_rows(
     gh, gw = maps.shape[2:]
     first = model.num_classes - model.unread
     return HeadRows(logits.cpu(), rows, gates, slice(first, first + gh * gw), (gh, gw), scores[0] if scores else None)
+
+# %% ../../nbs/explorer/01_heads.ipynb #db107e07
+def view_rows(
+    model: ClassTokenViT,  # model in evaluation mode
+    image: Tensor,  # image batch (B, K, H, W)
+    scales: Sequence[float] = (1.0,),  # sizes that are averaged, and what follows as in `image_views`
+    flip: bool = False,
+) -> list[HeadRows]:  # one per view
+    "Rows of each view of images."
+    image = image.to(next(model.parameters()).device)
+    if tuple(scales) == (1.0,) and not flip:
+        return [head_rows(model, image)]
+    views = image_views(image, model.patch_embed.patch_size[0], scales, flip)
+    return [head_rows(model, view) for view in views]
+
+
+def mean_rows(
+    views: list[HeadRows],  # rows of `view_rows`
+    flip: bool,  # as there
+    *how: object,  # arguments of `HeadRows.maps`
+) -> tuple[Tensor, Tensor, HeadRows]:  # logits (B, C); maps (B, C, gh, gw); rows of the finest view
+    "Mean of views, as `config_maps` makes it."
+    if len(views) == 1:
+        return views[0].logits, views[0].maps(*how), views[0]
+    logits, maps = mean_maps([(rows.logits, rows.maps(*how)) for rows in views], flip)
+    return logits, maps, next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))
 
 # %% ../../nbs/explorer/01_heads.ipynb #e1b7fd4c
 def head_places(

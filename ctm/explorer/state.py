@@ -16,15 +16,15 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from ..core import check_choice, check_range
+from ..core import check_choice
 from ..data.dataset import ImageDataset
-from .heads import HeadRows, head_places, head_rows
+from .heads import HeadRows, head_places, mean_rows, view_rows
 from .images import as_dataset, model_view
 from ..metrics import SegmentationScores
 from ..model import ClassTokenViT, layer_indices
-from ..predict.masker import Masker, image_views, mean_maps, paint_maps
+from ..predict.masker import Masker, paint_maps
 from ..pseudomask import cut_level
-from ..train.config import CHOICES, MASK_FIELDS, Config
+from ..train.config import CHOICES, MASK_FIELDS, Config, check_scales
 
 # %% ../../nbs/explorer/03_state.ipynb #6c805a55
 @dataclass(eq=False, repr=False)
@@ -104,13 +104,6 @@ def _threshold(controls: _Controls, value: str) -> str:
     return value
 
 
-def _scales(controls: _Controls, value: Sequence[float]) -> tuple[float, ...]:
-    "Sizes relative to the image's own, at least one."
-    for scale in value or (0,):
-        check_range("scales", scale, 0.1, 10)
-    return tuple(value)
-
-
 def _patch(controls: _Controls, value: Sequence[int] | None) -> tuple[int, int] | None:
     "Row and column."
     if value is None:
@@ -129,7 +122,7 @@ def _choice(name: str, controls: _Controls, value: str) -> str:
 
 _CHECKS: dict[str, Callable] = {name: partial(_choice, name) for name in MASK_FIELDS if name in CHOICES}
 _CHECKS |= dict(image=_image, token=_token, layers=_layers, heads=_heads, patch=_patch)
-_CHECKS |= dict(use_evidence=_use_evidence, threshold=_threshold, scales=_scales)
+_CHECKS |= dict(use_evidence=_use_evidence, threshold=_threshold, scales=lambda _, value: check_scales(value))
 
 # %% ../../nbs/explorer/03_state.ipynb #d1114750
 def _claimed(controls: _Controls, image: Tensor, amap: Tensor) -> Tensor:
@@ -219,10 +212,8 @@ class Explorer(_Controls):
         sample, views = self._seen(self.image, self.scales, self.flip)
         image = sample["image"][None]
         picked = self._picked()
-        found = [(rows.logits, rows.maps(self.gated, self.use_evidence, picked)) for rows in views]
-        logits, maps = mean_maps(found, self.flip) if len(found) > 1 else found[0]
+        logits, maps, rows = mean_rows(views, self.flip, self.gated, self.use_evidence, picked)
         prob = logits.sigmoid()
-        rows = next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))  # heads of the finest view
         token = int(prob.argmax()) if self.token is None else self.token
         present = self._present(sample, prob)
         mask = paint_maps(maps, prob, image, image.shape[2:], self, self.data.background, present)
@@ -245,11 +236,7 @@ class Explorer(_Controls):
     def _see(self, index: int, scales: tuple[float, ...], flip: bool) -> tuple[dict, list[HeadRows]]:
         "Sample of an image as the model sees it, and the forward pass of each of its views."
         sample = model_view(self.data, index, self.model)
-        image = sample["image"][None].to(next(self.model.parameters()).device)
-        if scales == (1.0,) and not flip:
-            return sample, [head_rows(self.model, image)]
-        views = image_views(image, self.model.patch_embed.patch_size[0], scales, flip)
-        return sample, [head_rows(self.model, view) for view in views]
+        return sample, view_rows(self.model, sample["image"][None], scales, flip)
 
     def _picked(self) -> dict[int, Tensor]:
         "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."

@@ -40,7 +40,7 @@ def predict_batches(
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name, ...
     "Pseudo-masks of all images, with what they were made from; one image at a time where masks have their own sizes."
     batches = loader(part_of(dataset), config.batch_size)
-    places = own_places(dataset, config)
+    places = own_places(dataset, config.img_size, config.resolution)
     for index, batch in enumerate(Progress(batches, desc=f"predicting {dataset.name}", unit="batch")):
         with memory_for(partial(describe_batch, "masks", index, batch), "lower batch_size or img_size"):
             found = _read_maps(model, batch, dataset, config, maps_of, prob_model)
@@ -56,14 +56,15 @@ def predict_batches(
 # %% ../../nbs/predict/02_dataset.ipynb #6622a5e1
 def own_places(
     dataset: ImageDataset,  # images, read as views
-    config: Config,  # view and resolution
+    size: tuple[int, int],  # (height, width) of the network's view in pixels
+    resolution: str,  # "view" or "own", as in `Config`
 ) -> dict[str, int]:  # name -> index; empty where masks have the size of the view
     "Images whose masks have their files' sizes; `ValueError` where views do not show images whole."
-    if config.resolution == "view":
+    if resolution == "view":
         return {}
-    if tuple(dataset.size(0)) != config.img_size:
+    if tuple(dataset.size(0)) != tuple(size):
         raise ValueError(
-            f"{dataset.name}: samples of {tuple(dataset.size(0))} are seen in part, img_size={config.img_size}: "
+            f"{dataset.name}: samples of {tuple(dataset.size(0))} are seen in part, img_size={tuple(size)}: "
             "masks of whole images cannot be made; give the reader resize=img_size, or use resolution='view'"
         )
     return {name: index for index, name in enumerate(dataset.names)}

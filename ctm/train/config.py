@@ -9,6 +9,7 @@ __all__ = ['DATASETS', 'CHOICES', 'MASK_FIELDS', 'Config', 'load_config', 'confi
 import dataclasses
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -35,6 +36,15 @@ _AMOUNTS = ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_to
 _COUNTS = ("epochs", "batch_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads")  # numbers from 1
 _LARGEST = 1e30  # number that float32 can still multiply
 
+# %% ../../nbs/train/01_config.ipynb #92fe5603
+def check_scales(
+    scales: Sequence[float],  # sizes of views, relative to the image's
+) -> tuple[float, ...]:
+    "Sizes, at least one, each from a tenth to ten times."
+    for scale in scales or (0,):
+        check_range("scales", scale, 0.1, 10)
+    return tuple(scales)
+
 # %% ../../nbs/train/01_config.ipynb #d8b0e218
 def _check_values(config: "Config") -> None:
     "Refusal (`ValueError`) of values outside their choices and ranges."
@@ -48,8 +58,7 @@ def _check_values(config: "Config") -> None:
     check_range("gate_init", config.gate_init, -_LARGEST, _LARGEST)
     for name in _COUNTS:
         check_range(name, getattr(config, name), 1)
-    for scale in config.scales or (0,):
-        check_range("scales", scale, 0.1, 10)
+    check_scales(config.scales)
 
 
 def _check_together(config: "Config") -> None:

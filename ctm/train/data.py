@@ -68,7 +68,7 @@ def _read(config: Config, split: str, folder: Path) -> ImageDataset:
 # %% ../../nbs/train/03_data.ipynb #1934ac96
 def load_dataset(
     config: Config,  # configuration that names the data set and its reader's options
-    split: str,  # "train" or "val"
+    split: str,  # "train" or "val"; where the reader has them, "tune" or "test"
     root: str | Path | None = None,  # folder of the data set; None: the synthetic set (demo) or the data root (paper)
     cache: bool = True,  # decode once; the variable CTM_CACHE=off switches caches off for all
 ) -> ImageDataset:  # images of one size, decoded once
@@ -83,6 +83,13 @@ def load_dataset(
     data.source = source.name
     _check_fit(data, config)
     return data
+
+# %% ../../nbs/train/03_data.ipynb #a8c76305
+def tune_list(
+    config: Config,  # configuration that names the data set and its reader's options
+) -> str | None:  # name of the list; None: there is none
+    "Third of the reader's `lists`: images with masks on which a threshold may be chosen, because none is scored."
+    return (*config.data.get("lists", ()), None, None, None)[2]
 
 # %% ../../nbs/train/03_data.ipynb #dadc65bd
 def _check_fit(data: ImageDataset, config: Config) -> None:
