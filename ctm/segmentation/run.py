@@ -13,26 +13,26 @@ from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import save_model
-from ..core import check_range
-from ..data.dataset import ImageDataset
+from ..core import IGNORE, check_range
+from ..data.dataset import ImageDataset, normalized
 from ..data.loader import loader, part_of
 from ..data.subsets import WithMasks
 from ..data.transforms import center_view
 from ..experiments.results import Result
 from ..experiments.run import Run, best_device, once, run, run_of, write_pseudo_masks
 from ..metrics import SegmentationScores
-from ..predict.dataset import check_masks, plain_scores, saving
+from ..predict.dataset import check_masks, own_places, plain_scores, saving
+from ..pseudomask import sample_maps
 from ..runtime.distributed import describe_batch, memory_for
 from ..runtime.progress import Progress
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
 from ..train.config import Config
-from ..train.fit import say_weights
 
 # %% ../../nbs/segmentation/02_run.ipynb #bc1227ce
 @torch.no_grad()
@@ -60,18 +60,26 @@ def segment_batches(
     dataset: ImageDataset,  # images to be segmented
     size: tuple[int, int] | None = None,  # (height, width) of the view in their middle; None: whole images
     batch_size: int = 32,  # number of images in a batch
+    resolution: str = "view",  # "own": masks of the files' own sizes, one image at a time, as in `Config`
     **testing,  # `scales` and `flip` of `_mean_prob`
 ) -> Iterator[dict]:  # image (B, K, H, W), mask and pred (B, H, W), name
     "Predicted masks of all images; no label and no mask is looked at."
     device = next(network.parameters()).device
     batches = loader(part_of(dataset), batch_size)
+    places = own_places(dataset, size or dataset.size(0), resolution)
     for index, batch in enumerate(Progress(batches, desc=f"segmenting {dataset.name}", unit="batch")):
         view = size or batch["mask"].shape[1:]
         image = center_view(batch["image"], view)
         mask = center_view(batch["mask"], view)
         with memory_for(partial(describe_batch, "segmentation", index, batch)):
-            pred = _mean_prob(network, image.to(device), **testing).argmax(1).cpu()
-        yield dict(image=image, mask=mask, pred=pred, name=batch["name"])
+            prob = _mean_prob(network, image.to(device), **testing)
+        if not places:
+            yield dict(image=image, mask=mask, pred=prob.argmax(1).cpu(), name=batch["name"])
+        for row, name in enumerate(batch["name"] if places else ()):
+            raw, truth, part = dataset.original(places[name])
+            pred = sample_maps(prob[row : row + 1], truth.shape, part).argmax(1).cpu()
+            own = dict(image=torch.from_numpy(normalized(raw, dataset.mean, dataset.std))[None], name=[name])
+            yield own | dict(mask=torch.from_numpy(np.ascontiguousarray(truth))[None], pred=pred)
 
 # %% ../../nbs/segmentation/02_run.ipynb #5fa81000
 class _Supervision:
@@ -112,7 +120,11 @@ class _Supervision:
             folder = write_pseudo_masks(self.stage_one, self.labels)
         data = WithMasks(self.train, folder)
         digest = data.digest()
-        return data, digest, facts | dict(training_masks=dict(digest=digest) | _score_taught(data))
+        return (
+            data,
+            digest,
+            facts | dict(training_masks=dict(digest=digest) | _score_taught(data, self.stage_one.config.resolution)),
+        )
 
     def _run_stage_one(self) -> dict:
         "Facts of the run that makes the pseudo-masks; it is run where its result or its model is missing."
@@ -127,11 +139,15 @@ class _Supervision:
 # %% ../../nbs/segmentation/02_run.ipynb #971e9d43
 def _score_taught(
     data: WithMasks,  # masks of a folder, and the data set's own beneath
+    resolution: str = "view",  # as in `Config`
 ) -> dict:  # pixel_accuracy, miou, iou; None where no true pixel is known
     "Agreement of a folder's masks with the true ones: the field's pseudo-mask score of a training set."
     metric = SegmentationScores(len(data.mask_classes))
     for index in range(len(data)):
-        metric.update(torch.from_numpy(data.mask(index))[None], data.dataset[index]["mask"][None])
+        mask, truth = data.mask(index), data.dataset.read(index)[1]
+        if resolution == "own" and (truth != IGNORE).any():
+            mask, truth = data.original_mask(index), data.dataset.original(index)[1]
+        metric.update(*(torch.from_numpy(np.ascontiguousarray(one))[None] for one in (mask, truth)))
     return {name: None if value != value else value for name, value in plain_scores(metric.compute()).items()}
 
 # %% ../../nbs/segmentation/02_run.ipynb #6a392f9b
@@ -149,7 +165,7 @@ def run_segmentation(
     **fit_options,  # options of `fit_segmentation`: num_workers, devices, precision, ...
 ) -> Result:  # saved under runs/results, of stage 2
     "Result of a segmentation network trained on masks; read from disk if it was run before."
-    one = _SecondStage(config, segmentation, seed, root, masks, labels, scales, flip)
+    one = SecondStage(config, segmentation, seed, root, masks, labels, scales, flip)
     return once(one.tested.result_path, one.fitted.folder, partial(one.make, again, fit_options), again)
 
 # %% ../../nbs/segmentation/02_run.ipynb #d5bccf4a
@@ -163,10 +179,10 @@ def segmentation_path(
     labels: str = "given",  # labels of the pseudo-masks, as in `run_segmentation`
 ) -> Path:  # file of the result
     "File in which `run_segmentation` with the same arguments and plain testing keeps its result."
-    return _SecondStage(config, segmentation, seed, root, masks, labels).tested.result_path
+    return SecondStage(config, segmentation, seed, root, masks, labels).tested.result_path
 
 # %% ../../nbs/segmentation/02_run.ipynb #9ef06311
-class _SecondStage:
+class SecondStage:
     "Run of stage two: a fit of its own, told apart by masks and network, and a result told apart by testing, too."
 
     def __init__(
@@ -189,11 +205,12 @@ class _SecondStage:
         self.fitted = dataclasses.replace(stage_one, variant=variant)
         self.tested = dataclasses.replace(stage_one, variant=f"{variant}-{self.testing_name}".removesuffix("-"))
 
-    def _say_weights(self, name: str) -> None:
-        "Log line about the weights of the paper's preset."
-        how = self.segmentation
-        weights = f"{how.encoder}, {how.encoder_weights}" if how.encoder_weights else None
-        say_weights(self.tested.config.preset, weights, f"{name}, stage two", 'pass encoder_weights="imagenet"')
+    def segmented(self, network: SegmentationNet, data: ImageDataset) -> Iterator[dict]:
+        "Predicted masks of images, as this run tests."
+        config = self.tested.config
+        return segment_batches(
+            network, data, config.img_size, self.segmentation.batch_size, config.resolution, **self.testing
+        )
 
     def make(self, again: bool, fit_options: dict) -> Result:
         "Result of the network, from its masks to its scores."
@@ -205,11 +222,10 @@ class _SecondStage:
             shutil.rmtree(folder, ignore_errors=True)
         data, digest, facts = self.supervision.load()
         start = time.monotonic()  # stage one's seconds are its own
-        self._say_weights(data.name)
         network = fit_segmentation(segmentation, data, config.img_size, folder, self.tested.seed, digest, **fit_options)
         save_model(network, folder / "network.safetensors")
         network.to(best_device())
-        batches = segment_batches(network, val, config.img_size, segmentation.batch_size, **self.testing)
+        batches = self.segmented(network, val)
         home = folder / f"masks-{self.testing_name}".removesuffix("-")
         metrics = _score_predictions(saving(batches, home, val.mask_colors, "pred"), len(val.mask_classes))
         seconds = round(time.monotonic() - start, 1)
@@ -241,20 +257,3 @@ def _score_predictions(
     for batch in batches:
         metric.update(batch["pred"], batch["mask"])
     return plain_scores(metric.compute())
-
-# %% ../../nbs/segmentation/02_run.ipynb #67804c60
-def _segmentation_table(
-    results: list[Result],  # results of stage two
-) -> pd.DataFrame:  # mIoU and pixel accuracy in percent
-    "Scores of stage two beside the masks that it was trained on and stage one's masks of the same images."
-    rows = []
-    for r in results:
-        one = r.extra.get("stage_one", {})
-        network = r.extra["segmentation"]
-        row = dict(dataset=r.config["dataset"], data="synthetic" if r.embedded else "real", masks=r.extra["masks"])
-        row |= dict(network=f"{network['architecture']} {network['encoder']}", testing=r.extra["testing"], seed=r.seed)
-        row |= {"masks, train": r.extra["training_masks"]["miou"]}
-        row |= {"stage one, predicted": one.get("predicted"), "stage one, given": one.get("given")}
-        row |= {"stage two": r.metrics["miou"], "pixel accuracy": r.metrics["pixel_accuracy"]}
-        rows.append({k: 100 * v if isinstance(v, float) else v for k, v in row.items()} | dict(seconds=r.seconds))
-    return pd.DataFrame(rows)

@@ -31,7 +31,7 @@ def _original_masks(
     lut = np.full(IGNORE + 1, IGNORE, np.uint8)
     lut[: len(values)] = values
     for index in Progress(range(len(data)), desc=f"exporting {data.name}", unit="image"):
-        yield data.names[index], lut[data.to_original(index, data.mask(index))]
+        yield data.names[index], lut[data.original_mask(index)]
 
 # %% ../../nbs/segmentation/03_submission.ipynb #5e41fc03
 def export_masks(
