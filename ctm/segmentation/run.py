@@ -33,6 +33,7 @@ from ..runtime.distributed import describe_batch, memory_for
 from ..runtime.progress import Progress
 from .network import SegmentationConfig, SegmentationNet, fit_segmentation
 from ..train.config import Config
+from ..train.fit import say_weights
 
 # %% ../../nbs/segmentation/02_run.ipynb #bc1227ce
 @torch.no_grad()
@@ -205,6 +206,12 @@ class SecondStage:
         self.fitted = dataclasses.replace(stage_one, variant=variant)
         self.tested = dataclasses.replace(stage_one, variant=f"{variant}-{self.testing_name}".removesuffix("-"))
 
+    def _say_weights(self, name: str) -> None:
+        "Log line about the weights of the paper's preset."
+        how = self.segmentation
+        weights = f"{how.encoder}, {how.encoder_weights}" if how.encoder_weights else None
+        say_weights(self.tested.config.preset, weights, f"{name}, stage two", 'pass encoder_weights="imagenet"')
+
     def segmented(self, network: SegmentationNet, data: ImageDataset) -> Iterator[dict]:
         "Predicted masks of images, as this run tests."
         config = self.tested.config
@@ -222,6 +229,7 @@ class SecondStage:
             shutil.rmtree(folder, ignore_errors=True)
         data, digest, facts = self.supervision.load()
         start = time.monotonic()  # stage one's seconds are its own
+        self._say_weights(data.name)
         network = fit_segmentation(segmentation, data, config.img_size, folder, self.tested.seed, digest, **fit_options)
         save_model(network, folder / "network.safetensors")
         network.to(best_device())
