@@ -209,9 +209,9 @@ class ClassTokenViT(_ClassRows):
         self.head = build_classifier(classifier, num_classes, self.embed_dim)
         self.evidence = PatchEvidence(num_classes, self.embed_dim) if patch_evidence else None
         if stem:
-          self.options["stem"] = self.patch_embed.fill()
+            self.options["stem"] = self.patch_embed.fill()
         if donor:
-          load_backbone(self, donor)
+            load_backbone(self, donor)
 
     def forward(
         self,

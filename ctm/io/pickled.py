@@ -52,7 +52,7 @@ class _NumbersOnly(pickle._Unpickler):  # in Python: the one in C believes what 
             raise pickle.UnpicklingError(f"asks to run {module}.{name}")
         return lambda text, encoding="latin1": text.encode("latin1")  # how old pickles hold bytes
 
-
+# %% ../../nbs/io/09_pickled.ipynb #c357fac7
 def _plain(value: object) -> object:
     "Array or number in place of what a pickle says of it."
     if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write thousands of digits
@@ -71,7 +71,7 @@ def _load_plain(file: BinaryIO) -> dict:
         raise ValueError("holds a name twice")
     return plain
 
-
+# %% ../../nbs/io/09_pickled.ipynb #8814bb9a
 def read_pickled_dict(
     file: BinaryIO,  # open .npy file
 ) -> dict:  # of numbers, strings, lists and arrays

@@ -206,12 +206,6 @@ class SecondStage:
         self.fitted = dataclasses.replace(stage_one, variant=variant)
         self.tested = dataclasses.replace(stage_one, variant=f"{variant}-{self.testing_name}".removesuffix("-"))
 
-    def _say_weights(self, name: str) -> None:
-        "Log line about the weights of the paper's preset."
-        how = self.segmentation
-        weights = f"{how.encoder}, {how.encoder_weights}" if how.encoder_weights else None
-        say_weights(self.tested.config.preset, weights, f"{name}, stage two", 'pass encoder_weights="imagenet"')
-
     def segmented(self, network: SegmentationNet, data: ImageDataset) -> Iterator[dict]:
         "Predicted masks of images, as this run tests."
         config = self.tested.config
@@ -229,7 +223,8 @@ class SecondStage:
             shutil.rmtree(folder, ignore_errors=True)
         data, digest, facts = self.supervision.load()
         start = time.monotonic()  # stage one's seconds are its own
-        self._say_weights(data.name)
+        weights = f"{segmentation.encoder}, {segmentation.encoder_weights}" if segmentation.encoder_weights else None
+        say_weights(config.preset, weights, f"{data.name}, stage two", 'pass encoder_weights="imagenet"')
         network = fit_segmentation(segmentation, data, config.img_size, folder, self.tested.seed, digest, **fit_options)
         save_model(network, folder / "network.safetensors")
         network.to(best_device())
