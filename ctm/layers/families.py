@@ -9,8 +9,6 @@ __all__ = []
 import re
 from collections.abc import Iterable
 
-import timm
-import torch
 from timm.layers import Mlp, PatchEmbed, SwiGLU
 from timm.layers.mlp import GluMlp
 from timm.models.deit import VisionTransformerDistilled
