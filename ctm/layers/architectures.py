@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/layers/08_architectures.ipynb #9f0a9382
 import math
+import re
 from functools import partial
 
 import timm
@@ -107,17 +108,33 @@ def _twin(options: dict, scaled: bool) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name.startswith(_INSIDE)}
 
 # %% ../../nbs/layers/08_architectures.ipynb #24cb3062
+_TOKENS = {"cls_token", "dist_token", "reg_token", "mask_token"}  # timm's; the last one is no prefix
+
+
+def _what_is_odd(state: dict[str, Tensor]) -> str:
+    "Why embedding and tokens are not those of a Vision Transformer; empty where they are."
+    if not {"patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"} <= state.keys():
+        return "it has no patch embedding, no positions or no blocks"
+    kernel = state["patch_embed.proj.weight"]
+    if kernel.ndim != 4 or 0 in kernel.shape:
+        return f"its patch embedding is {tuple(kernel.shape)}"
+    odd = [name for name in state if re.fullmatch(r"\w*tokens?", name) and name not in _TOKENS]
+    if odd:
+        return f"it has {odd[0]}, which is none of timm's tokens"
+    for name in {"pos_embed", *_TOKENS} & state.keys():
+        if state[name].ndim != 3 or state[name].shape[0] != 1 or state[name].shape[2] != len(kernel):
+            return f"its {name} is {tuple(state[name].shape)}, in such a network (1, n, {len(kernel)})"
+    if "cls_token" in state and state["cls_token"].shape[1] != 1:
+        return f"it has {state['cls_token'].shape[1]} class tokens, not 1"
+    return ""
+
+# %% ../../nbs/layers/08_architectures.ipynb #06fb915d
 def _refuse_foreign(donor: Donor) -> None:
     "Refusal of weights that are not those of a plain Vision Transformer."
     state = donor.state
-    reason = foreign_names(state)
+    reason = foreign_names(state) or _what_is_odd(state)
     if reason:
         raise BadFileError(family_message(donor.source, reason))
-    if not {"patch_embed.proj.weight", "pos_embed", "blocks.0.norm1.weight"} <= state.keys():
-        raise BadFileError(family_message(donor.source, "it has no patch embedding, no positions or no blocks"))
-    kernel = state["patch_embed.proj.weight"]
-    if kernel.ndim != 4 or 0 in kernel.shape:
-        raise BadFileError(family_message(donor.source, f"its patch embedding is {tuple(kernel.shape)}"))
     with reading(donor.source, "is no plain ViT", "choose another donor"):
         options = donor_options(donor)
         if options["embed_dim"] % (options["num_heads"] or 1):

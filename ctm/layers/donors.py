@@ -101,7 +101,7 @@ def _heard(state: dict[str, Tensor], said: dict, source: str) -> Donor:
     grid = _sides(said.get("grid_size")) or known.grid
     size = _sides(said.get("img_size"))
     kernel = state.get("patch_embed.proj.weight")
-    if size and kernel is not None and kernel.ndim == 4:
+    if size and kernel is not None and kernel.ndim == 4 and kernel.numel():
         grid = [side // patch for side, patch in zip(size, kernel.shape[2:], strict=True)]
     same = kernel is not None and kernel.shape[:1] == known.state.get("patch_embed.proj.weight", kernel).shape[:1]
     return Donor(

@@ -20,7 +20,6 @@ from .architectures import find_donor
 from .donors import Donor, layout_of_positions, timm_donor
 
 # %% ../../nbs/layers/04_pretrained.ipynb #f4e1b2da
-_TOKENS = {"cls_token", "dist_token", "reg_token", "mask_token"}  # timm's; the last one is no prefix
 _UNUSED = ("head", "fc_norm.", "attn_pool.", "dist_token", "reg_token", "mask_token")  # of classifiers and [REG]
 
 
@@ -33,28 +32,15 @@ def _scaled_layers(state: dict[str, Tensor], needed: dict[str, Tensor]) -> dict[
 def _what_is_wrong(donor: Donor, model: nn.Module) -> str:
     "Why a donor cannot be adapted to a model; empty where it can."
     state = donor.state
-    if not {"patch_embed.proj.weight", "pos_embed"} <= state.keys():
-        return "no patch embedding"
     kernel = state["patch_embed.proj.weight"]
-    if kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[0] != model.embed_dim:
+    if kernel.shape[0] != model.embed_dim:
         return f"patch embedding {tuple(kernel.shape)}, need width {model.embed_dim}"
     summed = model.in_chans == 1 and (kernel.shape[1] < 3 or kernel.shape[1] % 3 == 0)
     if kernel.shape[1] not in (3, model.in_chans) and not summed:
         return f"{kernel.shape[1]} channels, need 3 or the model's {model.in_chans}"
-    odd = [name for name in state if re.fullmatch(r"\w*tokens?", name) and name not in _TOKENS]
-    if odd:
-        return f"{odd[0]}, which is none of timm's tokens"
-    for name in {"pos_embed", *_TOKENS} & state.keys():
-        if state[name].ndim != 3 or state[name].shape[0] != 1 or state[name].shape[2] != model.embed_dim:
-            return f"{name} {tuple(state[name].shape)}, need (1, n, {model.embed_dim})"
-    if "cls_token" in state and state["cls_token"].shape[1] != 1:
-        return f"{state['cls_token'].shape[1]} class tokens, need 1"
     heads = model.blocks[0].attn.num_heads
     if donor.num_heads not in (None, heads):
         return f"{donor.num_heads} heads per block, the model has {heads}: pass num_heads={donor.num_heads}"
-    for name, layer in _scaled_layers(state, model.state_dict()).items():
-        if f"{layer}.weight" not in state or state[name].shape != state[f"{layer}.weight"].shape[:1]:
-            return f"{name} of {tuple(state[name].shape)}, which scales no {layer}"
     layout = layout_of_positions(donor, tuple(model.patch_embed.grid_size))
     return layout if isinstance(layout, str) else ""
 

@@ -247,3 +247,42 @@ def test_files_of_other_families_are_known_by_their_tensors(name, tmp_path):
     save_file({part: torch.zeros(value.shape) for part, value in shapes.items()}, tmp_path / "a.safetensors")
     with pytest.raises(BadFileError, match="a.safetensors: is no plain ViT"):
         find_donor(str(tmp_path / "a.safetensors"))
+
+
+ODD = {
+    "a bomb of registers": dict(reg_token=torch.zeros(0, 10**9, 48)),
+    "a bomb of positions": dict(pos_embed=torch.zeros(0, 10**9, 48)),
+    "an empty kernel": {"patch_embed.proj.weight": torch.zeros(2**20, 3, 0, 0)},
+    "a wide kernel": {"patch_embed.proj.weight": torch.zeros(2**16, 1, 1, 1)},
+    "a scalar": {"blocks.0.mlp.fc2.weight": torch.zeros(())},
+    "a missing block": {"blocks.7.norm1.weight": torch.zeros(48)},
+    "a scale without its twin": {"blocks.0.ls1.gamma": torch.zeros(48)},
+    "a scale of another width": {f"blocks.{i}.ls{k}.gamma": torch.zeros(7) for i in range(2) for k in (1, 2)},
+    "two class tokens": dict(cls_token=torch.zeros(1, 2, 48)),
+    "a token of its own": dict(storage_tokens=torch.zeros(1, 4, 48)),
+    "a tensor of its own": {"blocks.1.attn.temperature": torch.zeros(3)},
+    "a norm without its bias": {"blocks.1.norm1.bias": None},
+    "no blocks": {"blocks.0.norm1.weight": None},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_files_are_refused_before_a_model_is_built(what, tmp_path, monkeypatch):
+    donor, side = small_member("vit_tiny_patch16_224")
+    state = {name: value for name, value in (donor.state_dict() | ODD[what]).items() if value is not None}
+    save_file(state, tmp_path / "odd.safetensors", dict(num_heads="3", img_size=str(side)))
+    monkeypatch.setattr("ctm.model.layer_classes", None)  # the next step
+    with pytest.raises(BadFileError, match="odd.safetensors: is no plain ViT"):
+        ClassTokenViT(C, pretrained=str(tmp_path / "odd.safetensors"))
+
+
+@pytest.mark.parametrize("said", [dict(num_heads="5"), dict(img_size="9999999"), dict(num_heads="3", norm_eps="[]")])
+def test_odd_metadata_are_refused_or_not_heard(said, tmp_path, caplog):
+    donor, _ = small_member("vit_tiny_patch16_224")
+    save_file(donor.state_dict(), tmp_path / "odd.safetensors", said)
+    if "norm_eps" in said:
+        ClassTokenViT(C, pretrained=str(tmp_path / "odd.safetensors"))
+        assert "norms of epsilon 1e-06" in caplog.text
+        return
+    with pytest.raises(BadFileError, match="odd.safetensors: "):
+        ClassTokenViT(C, pretrained=str(tmp_path / "odd.safetensors"))
