@@ -170,6 +170,9 @@ class Config:
         known = {f.name for f in dataclasses.fields(cls)}
         for name in values:
             check_choice("field", fields.get(name, name), known)
+        needed = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
+        if needed - values.keys():
+            raise ValueError(f"no {', '.join(sorted(needed - values.keys()))}: not the configuration of a result")
         return cls(**{fields.get(name, name): value for name, value in values.items()})
 
     def key(self) -> str:  # 10 hexadecimal digits

@@ -77,3 +77,11 @@ def test_keys_of_runs_without_layer_decay_are_as_before():
     assert load_config("dfc2020", layer_decay=0.75).key() != "9fe1a90a44"
     with pytest.raises(ValueError, match="layer_decay=1.5 is out of range"):
         load_config("dfc2020", layer_decay=1.5)
+
+
+@pytest.mark.parametrize("lost", ["dataset", "preset", "img_size", "patch_size", "in_chans"])
+def test_a_stored_configuration_without_a_field_is_refused(lost):
+    stored = load_config("dfc2020").stored()
+    del stored[lost]
+    with pytest.raises(ValueError, match=f"no {lost}: not the configuration of a result"):
+        Config.from_stored(stored)
