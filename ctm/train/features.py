@@ -9,13 +9,14 @@ __all__ = ['keep_features']
 import hashlib
 import json
 import mmap
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import BadFileError, log, write_whole
 from ..data.cache import checksum, claim_array, remove
@@ -23,7 +24,6 @@ from ..data.dataset import ImageDataset, evenly
 from ..data.identity import identify
 from ..data.subsets import Wrapped
 from ..data.transforms import center_view
-from ..io.contents import cache_root
 from ..io.safe import read_array, read_json, reading
 from ..layers.stem import Stem
 from ..runtime.distributed import join_processes, wait_for_all
@@ -86,6 +86,30 @@ def _ahead(items: Iterable) -> Iterator:
             yield item
 
 
+@torch.no_grad()
+def _rows(stem: Stem, batch: Tensor) -> np.ndarray:  # (B, views, F) float16
+    "Packed maps of a batch (views, B, K, H, W)."
+    pixels = batch.flatten(0, 1).to(stem.scale.device)
+    return stem.pack(stem.features(pixels)).unflatten(0, batch.shape[:2]).transpose(0, 1).cpu().numpy()
+
+
+def _computed(stem: Stem, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
+    "Packed maps of batches, in their order; several are computed at once, one core each."
+    threads = torch.get_num_threads()
+    workers = threads if stem.scale.device.type == "cpu" else 1
+    waiting = deque()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for batch in batches:
+                waiting.append(pool.submit(_rows, stem, batch))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _images(dataset: ImageDataset, indices: range, size: tuple[int, int], views: int) -> Iterator[Tensor]:
     "Batches (views, B, K, *size) of images and their mirror images."
     for first in indices[::_BATCH]:
@@ -140,7 +164,6 @@ def _opened(place: Path, shape: tuple[int, ...], name: str) -> tuple[np.ndarray,
     return claim_array(place / _ARRAY, np.float16, shape, f"the features of {name}"), []
 
 
-@torch.no_grad()
 def _make_features(stem: Stem, dataset: ImageDataset, place: Path, views: int) -> None:
     "Maps of all images in the folder `place`; those that are there are not computed again."
     shape = (len(dataset), views, sum(np.prod(part) for part in stem.shapes))
@@ -150,9 +173,7 @@ def _make_features(stem: Stem, dataset: ImageDataset, place: Path, views: int) -
     first = len(sums)
     images = _ahead(_images(dataset, range(first, len(dataset)), stem.img_size, views))
     with Progress(total=len(dataset), initial=first, desc=f"features of {dataset.name}", unit="image") as bar:
-        for batch in images:
-            pixels = batch.flatten(0, 1).to(stem.scale.device)
-            rows = stem.pack(stem.features(pixels)).unflatten(0, batch.shape[:2]).transpose(0, 1).cpu().numpy()
+        for rows in _computed(stem, images):
             if not np.isfinite(rows).all():
                 names = ", ".join(dataset.names[len(sums) : len(sums) + len(rows)])
                 raise ValueError(f"{names}: features are NaN or too large for 16 bits; choose other stem_layers")
@@ -220,39 +241,3 @@ def keep_features(
                 _make_features(stem, dataset, place, views)
     wait_for_all()
     return _Kept(dataset, place, shape)
-
-# %% ../../nbs/train/09_features.ipynb #d8f526e3
-_MEASURED = 256  # number of images by which channels are standardised
-
-
-def stem_of(
-    model: nn.Module,  # any network
-) -> Stem | None:
-    "Stem of a model that has one."
-    embed = getattr(model, "patch_embed", None)
-    return embed if isinstance(embed, Stem) else None
-
-
-def _some_maps(stem: Stem, data: ImageDataset) -> Iterator[list[Tensor]]:
-    "Maps of some images, spread evenly."
-    for index in evenly(len(data), _MEASURED):
-        image = data[index]["image"]
-        kept = image.ndim == 2
-        yield stem.unpack(image[:1]) if kept else stem.features(center_view(image, stem.img_size)[None])
-
-
-def features_for(
-    model: nn.Module,  # network to be trained; the channels of its stem are standardised here
-    train: ImageDataset,  # training images
-    val: ImageDataset,  # validation images
-) -> tuple[ImageDataset, ImageDataset]:
-    "Training and validation data as a model reads them: kept maps where its stem is frozen, else images."
-    stem = stem_of(model)
-    if stem is None:
-        return train, val
-    place = cache_root()
-    if stem.frozen and place is not None:
-        train, val = keep_features(stem, train, place), keep_features(stem, val, place, views=1)
-    stem.eval()
-    stem.standardise(_some_maps(stem, train))
-    return train, val

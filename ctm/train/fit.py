@@ -6,7 +6,7 @@
 __all__ = ['build_model', 'FitModule', 'say_weights', 'fit']
 
 # %% ../../nbs/train/07_fit.ipynb #e5c16654
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,18 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core import log
-from ..data.dataset import ImageDataset
+from ..data.dataset import ImageDataset, evenly
 from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import center_view, random_view
+from ..io.contents import cache_root
 from ..layers.heads import start_at
+from ..layers.stem import Stem
 from ..loss import ClassTokenLoss, map_overlap
 from ..metrics import label_accuracy
 from ..model import ClassTokenViT
 from ..pruning import has_gates, head_gates, sparsity
 from .claim import claim_folder
 from .config import Config
-from .features import features_for, stem_of, whole_views
+from .features import keep_features, whole_views
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .trainer import TrainingModule, train_module
 
@@ -49,6 +51,36 @@ def build_model(
     for gate in head_gates(model):
         gate.log_alpha.data.fill_(config.gate_init)
     return model
+
+# %% ../../nbs/train/07_fit.ipynb #d8f526e3
+_MEASURED = 256  # number of images by which channels are standardised
+
+
+def _stem_of(model: nn.Module) -> Stem | None:
+    "Stem of a model that has one."
+    embed = getattr(model, "patch_embed", None)
+    return embed if isinstance(embed, Stem) else None
+
+
+def _some_maps(stem: Stem, data: ImageDataset) -> Iterator[list[Tensor]]:
+    "Maps of some images, spread evenly."
+    for index in evenly(len(data), _MEASURED):
+        image = data[index]["image"]
+        kept = image.ndim == 2
+        yield stem.unpack(image[:1]) if kept else stem.features(center_view(image, stem.img_size)[None])
+
+
+def _features_for(model: nn.Module, train: ImageDataset, val: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+    "Training and validation data as a model reads them: kept maps or images; its stem is standardised by them."
+    stem = _stem_of(model)
+    if stem is None:
+        return train, val
+    place = cache_root()
+    if stem.frozen and place is not None:
+        train, val = keep_features(stem, train, place), keep_features(stem, val, place, views=1)
+    stem.eval()
+    stem.standardise(_some_maps(stem, train))
+    return train, val
 
 # %% ../../nbs/train/07_fit.ipynb #506ce7ef
 class FitModule(TrainingModule):
@@ -74,7 +106,7 @@ class FitModule(TrainingModule):
     def views(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:  # image (B, K, *img_size), label (B, C), mask
         "What the model sees of a batch."
         size = self.config.img_size
-        stem = stem_of(self.model)
+        stem = _stem_of(self.model)
         if stem is not None and stem.frozen:
             image, mask = whole_views(batch, size, self.training)
         elif self.training:
@@ -177,7 +209,7 @@ def fit(
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
         start_at(model, _label_frequency(train))
-    train, val = features_for(model, train, val)
+    train, val = _features_for(model, train, val)
     module = kind(model, config, train, seed, loss)
     feed = Feed(train, val, config.batch_size, seed, num_workers)
     train_module(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)

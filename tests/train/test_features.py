@@ -67,6 +67,7 @@ def computed(monkeypatch):
         return usual(self, image)
 
     monkeypatch.setattr(Stem, "features", watched)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # calls in their order
     return seen
 
 
@@ -83,6 +84,14 @@ def test_kept_maps_are_those_of_the_images(tmp_path, computed):
         for part in ("mask", "label"):
             assert torch.equal(kept[index][part], data[index][part])
     assert kept.names == data.names and kept[3]["name"] == "photo-3"
+
+
+def test_the_number_of_cores_changes_nothing(tmp_path, monkeypatch):
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(np.array(keep_features(stem(), Photos(22), tmp_path / str(threads)).features))
+    assert np.array_equal(*found)
 
 
 def test_a_killed_run_goes_on(tmp_path, computed, monkeypatch):
