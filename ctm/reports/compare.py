@@ -26,8 +26,9 @@ from ..experiments.results import Result, keep
 from ..experiments.run import run_kept
 from ..io.safe import figure_text
 from .figures import data_name
+from .kinds import NAMES, mean_deviation, percents, score_of
 from .paper import PAPER, published
-from .tables import NAMES, Row, mean_deviation, percents, run_row, score_of
+from .tables import Row, run_row
 from ..segmentation.network import load_segmentation_config
 from ..segmentation.run import run_segmentation, segmentation_path
 from ..segmentation.submission import export_masks, export_voc
@@ -153,7 +154,7 @@ def _bound(result: Result, key: str) -> Result:
 # %% ../../nbs/reports/05_compare.ipynb #2b35de16
 def margin_table(
     rows: Sequence[Row],  # rows of `compare_sets`
-    score: str = "miou",  # key of `ctm.reports.tables.NAMES`
+    score: str = "miou",  # key of `ctm.reports.kinds.NAMES`
 ) -> pd.DataFrame:  # points, one line per other row: mean difference, and the seeds in which the first row is above
     "Margin of the first row over each other one, seed by seed (not in the paper)."
     first = {r.seed: score_of(r, score) for r in rows[0].results}

@@ -25,8 +25,8 @@ from ..experiments.results import METRICS, Result
 from ..experiments.run import Run
 from ..io.safe import figure_text, file_part, printable
 from ..predict.dataset import predict_batches
+from .kinds import NAMES
 from .paper import published
-from .tables import NAMES
 from ..train.data import DataSource
 
 # %% ../../nbs/reports/03_figures.ipynb #22fc89c1

@@ -21,8 +21,9 @@ from ..experiments.results import Result
 from ..experiments.run import run_kept
 from ..experiments.variants import VARIANTS
 from .compare import TITLES, run_named, run_second
+from .kinds import mean_deviation, percents
 from .sweeps import rows_of
-from .tables import Row, mean_deviation, percents, run_row, summary_table
+from .tables import Row, run_row, summary_table
 from ..train.config import MASK_FIELDS, Config, load_config
 from ..train.recipes import sharp
 
@@ -106,7 +107,7 @@ def second_tables(
 # %% ../../nbs/reports/07_sharp.ipynb #8cb6f2a0
 def set_table(
     tables: dict[str, Sequence[Row]],  # rows of `step_tables` or `rival_tables`
-    score: str = "miou",  # key of `ctm.reports.tables.NAMES`
+    score: str = "miou",  # key of `ctm.reports.kinds.NAMES`
 ) -> pd.DataFrame:  # percent, one row per method, one column per set and two for the means
     "Mean ± deviation over seeds; means over sets only where no set is missing."
     table = summary_table(tables, score)
@@ -177,7 +178,7 @@ def _against_sharp(
     one: Callable[..., Result],  # (configuration of `sharp`, seed, root=...) -> result of a change
     titles: Sequence[str],  # keys of `SETS`
     seeds: Sequence[int],  # seeds, each on each set
-    score: str,  # key of `ctm.reports.tables.NAMES`
+    score: str,  # key of `ctm.reports.kinds.NAMES`
 ) -> dict[str, float]:  # points, one per set and one for their mean
     "Score of a change less that of `sharp`, mean over seeds."
     found = {}
@@ -211,7 +212,7 @@ _LEFT_OUT = {  # name of the row -> fields that differ from `sharp`
 
 def left_out_table(
     seeds: Sequence[int] = (0,),  # seeds, each with each row
-    score: str = "miou",  # key of `ctm.reports.tables.NAMES`
+    score: str = "miou",  # key of `ctm.reports.kinds.NAMES`
 ) -> pd.DataFrame:  # points, one row per part, one column per set and one for their mean
     "Score of `sharp` without one of its parts, or with one more, less that of `sharp`."
     lines = {}
@@ -232,7 +233,7 @@ _TRIED = {  # name of a variant -> sets that it was tried on; new trainings on t
 
 def variant_table(
     seeds: Sequence[int] = (0,),  # seeds, each with each variant
-    score: str = "miou",  # key of `ctm.reports.tables.NAMES`
+    score: str = "miou",  # key of `ctm.reports.kinds.NAMES`
     names: Sequence[str] = tuple(VARIANTS),  # names of variants
 ) -> pd.DataFrame:  # points, one row per variant, one column per set and one for their mean
     "Score of each variant of the recipe less that of `sharp`."

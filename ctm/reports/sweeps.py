@@ -26,8 +26,9 @@ from ..experiments.results import METRICS, load_results
 from ..experiments.run import run_all, run_kept
 from ..io.safe import figure_text
 from .figures import data_name
+from .kinds import NAMES, mean_deviation, percents
 from .paper import PAPER, published
-from .tables import NAMES, Row, mean_deviation, percents, run_row, save_table, score_table, styled
+from .tables import Row, run_row, save_table, score_table, styled
 from ..train.config import MASK_FIELDS, Config, load_config
 from ..train.data import data_source
 from ..train.recipes import layout_settings, preset_of
@@ -101,7 +102,7 @@ def report_table(
     name: str,  # first part of the files' names
     command: str,  # command that makes the table, from the root of the repository
     *,
-    metrics: Sequence[str] = METRICS,  # scores of the columns, keys of `ctm.reports.tables.NAMES`
+    metrics: Sequence[str] = METRICS,  # scores of the columns, keys of `ctm.reports.kinds.NAMES`
     label: str = "setting",  # name of the first column
     best: Sequence[str] = ("miou",),  # scores in which the best row is bold
 ) -> Styler:  # for the notebook; runs/tables has the files

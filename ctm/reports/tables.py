@@ -21,10 +21,7 @@ from pandas.io.formats.style import Styler
 from ..core import atomic_path, runs_root
 from ..experiments.results import METRICS, Result, load_results
 from ..io.safe import file_part, printable
-from .kinds import NAMES as NAMES
-from .kinds import mean_deviation as mean_deviation
-from .kinds import percents as percents
-from .kinds import score_of as score_of
+from .kinds import NAMES, mean_deviation, percents
 
 # %% ../../nbs/reports/02_tables.ipynb #6b686b4e
 @dataclass(frozen=True)
