@@ -31,8 +31,11 @@ def test_weights_decide_how_large_a_model_is(change, tmp_path):
         load_model(file)
 
 
+NAMES = "num_heads depth mlp_ratio img_size classifier act_layer mlp_layer norm_layer block_fn"
+
+
 @pytest.mark.parametrize("value", [None, True, -1, 0.5, 1e308, float("nan"), 10**400, "x", [], [8, 8], [[8]], {}])
-@pytest.mark.parametrize("name", ["num_heads", "depth", "mlp_ratio", "img_size", "classifier", "act_layer", "block_fn"])
+@pytest.mark.parametrize("name", NAMES.split())
 def test_any_option_of_any_kind(name, value, tmp_path):
     "A model or one typed error, whatever the header says."
     model = ClassTokenViT(3, **TINY_MODEL)

@@ -88,3 +88,15 @@ def test_a_frozen_stem_is_not_optimised(frozen):
     optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert any("network" in name for name in moved) is not frozen and "patch_embed.proj.weight" in moved
+
+
+@pytest.mark.parametrize("class_layer", [0, 1])
+@pytest.mark.parametrize("class_reads", ["all", "patches"])
+def test_features_are_what_the_classifier_reads(class_layer, class_reads):
+    "All tokens after the last block: also where class tokens join late, and where nobody reads them."
+    options = dict(class_layer=class_layer, class_reads=class_reads, pre_norm=True)
+    model = ClassTokenViT(4, img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=2, **options).eval()
+    image = torch.randn(2, 3, 16, 24)
+    tokens = model.forward_features(image)
+    assert tokens.shape == (2, 4 + 24 + 1, 16)
+    torch.testing.assert_close(model.head(tokens[:, :4].flatten(1)), model(image), rtol=1e-4, atol=1e-5)
