@@ -82,7 +82,7 @@ def score_table(
         lines.append(line | {"seeds": _seeds_note(row, seeds)})
     return pd.DataFrame(lines)
 
-
+# %% ../../nbs/reports/02_tables.ipynb #2da549fa
 def _with_trivial(metrics: Sequence[str], results: Sequence[Result]) -> list[str]:
     "Scores, and behind the accuracy of labels that of always saying no, and mAP, where a result has them."
     more = [score for score in ("always_no", "mean_ap") if percents(results, score) and score not in metrics]
