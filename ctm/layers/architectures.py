@@ -12,7 +12,7 @@ from functools import partial
 
 import timm
 import torch
-from timm.layers import LayerNorm, SwiGLU, SwiGLUPacked, get_norm_layer
+from timm.layers import LayerNorm, Mlp, SwiGLU, SwiGLUPacked, get_norm_layer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
@@ -89,8 +89,8 @@ def layer_classes(
     found = dict(norm_layer=partial(norm, eps=norm_eps))
     if options.get("embed_norm_layer"):
         found |= dict(embed_norm_layer=partial(get_norm_layer(options["embed_norm_layer"]), eps=norm_eps))
-    if options.get("mlp_layer"):
-        found |= dict(mlp_layer=MLP_LAYERS.get(options["mlp_layer"], options["mlp_layer"]))
+    if "mlp_layer" in options:
+        found |= dict(mlp_layer=MLP_LAYERS.get(options["mlp_layer"], options["mlp_layer"]) or Mlp)
     return found
 
 # %% ../../nbs/layers/08_architectures.ipynb #6ac3c1c0
