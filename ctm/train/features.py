@@ -86,6 +86,14 @@ def _ahead(items: Iterable) -> Iterator:
             yield item
 
 
+def _images(dataset: ImageDataset, indices: range, size: tuple[int, int], views: int) -> Iterator[Tensor]:
+    "Batches (views, B, K, *size) of images and their mirror images."
+    for first in indices[::_BATCH]:
+        some = range(first, min(first + _BATCH, indices.stop))
+        image = torch.stack([center_view(dataset[index]["image"], size) for index in some])
+        yield torch.stack([image, image.flip(-1)][:views])
+
+# %% ../../nbs/train/09_features.ipynb #0007bbba
 @torch.no_grad()
 def _rows(stem: Stem, batch: Tensor) -> np.ndarray:  # (B, views, F) float16
     "Packed maps of a batch (views, B, K, H, W)."
@@ -108,14 +116,6 @@ def _computed(stem: Stem, batches: Iterable[Tensor]) -> Iterator[np.ndarray]:
                 yield waiting.popleft().result()
     finally:
         torch.set_num_threads(threads)
-
-
-def _images(dataset: ImageDataset, indices: range, size: tuple[int, int], views: int) -> Iterator[Tensor]:
-    "Batches (views, B, K, *size) of images and their mirror images."
-    for first in indices[::_BATCH]:
-        some = range(first, min(first + _BATCH, indices.stop))
-        image = torch.stack([center_view(dataset[index]["image"], size) for index in some])
-        yield torch.stack([image, image.flip(-1)][:views])
 
 # %% ../../nbs/train/09_features.ipynb #8f0e0928
 _ARRAY = "features.npy"
