@@ -174,6 +174,18 @@ class Stem(_Backbone):
         tokens = total.permute(0, 2, 3, 1)
         return tokens if self.proj.bias is None else tokens + self.proj.bias
 
+    def likeness(
+        self,
+        maps: list[Tensor],  # maps of `features`
+        grid: tuple[int, int],  # (gh, gw) wanted
+    ) -> Tensor:  # (B, channels, gh, gw)
+        "Standardised maps on one grid, each layer with the same weight: by these, patches are alike or not."
+        found = []
+        for part, mean, std in zip(maps, self.mean.split(self.channels), self.std.split(self.channels), strict=True):
+            part = (part.float() - mean[:, None, None]) / (std[:, None, None] * len(mean) ** 0.5)
+            found.append(_to_grid(part, grid))
+        return torch.cat(found, 1)
+
     @torch.no_grad()
     def standardise(
         self,

@@ -8,7 +8,6 @@ __all__ = ['config_maps', 'paint_maps', 'Masker']
 # %% ../../nbs/predict/01_masker.ipynb #a1747e7d
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +19,7 @@ from ..data.dataset import normalized
 from ..data.transforms import covered_part, fill_missing, fit_image, placement
 from ..model import ClassTokenViT
 from ..pseudomask import pseudo_mask
+from ..refine import walk_maps
 from ..train.config import Config
 
 # %% ../../nbs/predict/01_masker.ipynb #a1d3d9bd
@@ -75,8 +75,14 @@ def config_maps(
     config: Config,  # layers, gates, evidence, scales and flip
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); class-to-patch maps (B, C, gh, gw) in [0, 1]
     "Logits and maps as a configuration asks for them (Section 3)."
-    layers = config.layer_choice()
-    read = partial(model.attention_maps, layers=layers, gated=config.gated, use_evidence=config.use_evidence)
+
+    def read(view: Tensor) -> tuple[Tensor, Tensor]:
+        logits, maps = model.attention_maps(view, config.layer_choice(), config.gated, use_evidence=config.use_evidence)
+        if config.affinity == "stem":
+            stem = model.patch_embed
+            maps = walk_maps(maps, stem.likeness(stem.features(view), maps.shape[2:]))
+        return logits, maps
+
     return view_maps(read, image, config)
 
 # %% ../../nbs/predict/01_masker.ipynb #52111484

@@ -27,6 +27,7 @@ CHOICES = {  # field -> all its values
     "merge": MERGES,
     "fill": FILLS,
     "refine": ("none", "color"),
+    "affinity": ("none", "stem"),
     "labels": ("predicted", "given"),
     "logit_start": ("even", "frequency"),
     "resolution": ("view", "own"),
@@ -66,6 +67,8 @@ def _check_together(config: "Config") -> None:
     odd = any(type(side) is not int or side < 1 or side % config.patch_size for side in config.img_size)
     if odd or len(config.img_size) != 2:
         raise ValueError(f"img_size={config.img_size} is not a multiple of patch_size={config.patch_size}")
+    if config.affinity == "stem" and not config.stem:
+        raise ValueError('affinity="stem" needs a stem: pass stem=, the network whose features say what is alike')
     if config.stem and config.pretrained:
         raise ValueError(
             f"stem={config.stem!r} and pretrained={config.pretrained!r}: the patches come from one of them"
@@ -77,7 +80,7 @@ def _check_together(config: "Config") -> None:
 
 # %% ../../nbs/train/01_config.ipynb #7f5ec253
 MASK_FIELDS = ("layers", "gated", "use_evidence", "refine", "threshold", "merge", "fill", "labels")  # of masks alone
-MASK_FIELDS += ("scales", "flip", "resolution")
+MASK_FIELDS += ("scales", "flip", "resolution", "affinity")
 _STORED = {"use_evidence": "fused"}  # field -> its name in stored results
 
 # %% ../../nbs/train/01_config.ipynb #c7b14862
@@ -128,6 +131,7 @@ class Config:
     gated: bool = True  # heads are weighted by their gates
     use_evidence: bool = False  # attention times the patches' class probabilities, from patch evidence
     refine: str = "none"  # or "color": maps follow the image's edges
+    affinity: str = "none"  # or "stem": maps are carried among patches that the stem finds alike
     threshold: str = "mean"  # where a map is cut
     merge: str = "ascending"  # order in which classes are painted
     fill: str = "majority"  # what becomes of pixels that no class claims
@@ -208,7 +212,7 @@ _DEFAULTS = {  # field that no preset sets -> source of its default
     "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "patch_evidence": "Section 3 has none", "logit_start": _CHOSEN, "use_evidence": "Section 3: attention alone",
-    "refine": "Section 3 has none",
+    "refine": "Section 3 has none", "affinity": "Section 3 has none",
     "layers": _REFERENCE, "gated": "not in the paper: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window not in the paper", "labels": "Section 3",
     "scales": "Section 3 has one", "flip": "Section 3 has none", "resolution": _REFERENCE,
