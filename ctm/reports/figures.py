@@ -68,7 +68,7 @@ def _ranked(result: Result, dataset: ImageDataset, rows: int) -> list[dict]:
     items = []
     for batch in predict_batches(model, dataset, config):
         for i in range(len(batch["name"])):
-            item = {key: value[i] for key, value in batch.items()}
+            item = {key: value[i] for key, value in batch.items() if key not in ("candidates", "part")}
             valid = item["mask"] != IGNORE
             item["accuracy"] = (item["pseudo_mask"] == item["mask"])[valid].float().mean().nan_to_num().item()
             items += [item] if valid.any() else []
