@@ -128,6 +128,7 @@ class LabelScores(Metric):
         super().__init__()
         self.add_state("prob", [], dist_reduce_fx="cat")
         self.add_state("label", [], dist_reduce_fx="cat")
+        self.add_state("right", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -137,6 +138,7 @@ class LabelScores(Metric):
         "Labels of a batch; `ValueError` where shapes differ."
         if prob.shape != label.shape:
             raise ValueError(f"prob {tuple(prob.shape)} and label {tuple(label.shape)} differ in shape")
+        self.right += label_accuracy(prob, label).cpu().double() * len(prob)
         self.prob.append(prob.detach().float().cpu())
         self.label.append(label.cpu())
 
@@ -144,7 +146,7 @@ class LabelScores(Metric):
         "Accuracy, that of a classifier that always says no, and average precision; NaN for a class that never occurs."
         prob, label = dim_zero_cat(self.prob), dim_zero_cat(self.label)
         ap = average_precision(prob, label)
-        right = ((prob > 0.5) == label.bool()).double().mean()
+        right = self.right.cpu() / len(prob)
         return dict(classifier_accuracy=right, always_no=(label == 0).double().mean(), mean_ap=ap.nanmean(), ap=ap)
 
 # %% ../nbs/method/07_metrics.ipynb #d317adb4
