@@ -100,9 +100,7 @@ class _Supervision:
             return
         self.folder = Path(masks)
         if not self.folder.is_dir():
-            raise FileNotFoundError(
-                f'masks={str(masks)!r}: need "pseudo", "true" or a folder of PNGs, and this is not one'
-            )
+            raise FileNotFoundError(f'masks={str(masks)!r}: is not "pseudo", "true" or a folder of PNGs that is there')
         self.name = f"{self.folder.name}_{WithMasks(self.train, self.folder).digest()}"
 
     @cached_property
@@ -182,6 +180,12 @@ def segmentation_path(
     "File in which `run_segmentation` with the same arguments and plain testing keeps its result."
     return SecondStage(config, segmentation, seed, root, masks, labels).tested.result_path
 
+# %% ../../nbs/segmentation/02_run.ipynb #7a572af4
+def _say_weights(how: SegmentationConfig, preset: str, name: str) -> None:
+    "Log line about the weights that a network of the paper's preset begins with."
+    weights = f"{how.encoder}, {how.encoder_weights}" if how.encoder_weights else None
+    say_weights(preset, weights, f"{name}, stage two", 'pass encoder_weights="imagenet"')
+
 # %% ../../nbs/segmentation/02_run.ipynb #9ef06311
 class SecondStage:
     "Run of stage two: a fit of its own, told apart by masks and network, and a result told apart by testing, too."
@@ -223,8 +227,7 @@ class SecondStage:
             shutil.rmtree(folder, ignore_errors=True)
         data, digest, facts = self.supervision.load()
         start = time.monotonic()  # stage one's seconds are its own
-        weights = f"{segmentation.encoder}, {segmentation.encoder_weights}" if segmentation.encoder_weights else None
-        say_weights(config.preset, weights, f"{data.name}, stage two", 'pass encoder_weights="imagenet"')
+        _say_weights(segmentation, config.preset, data.name)
         network = fit_segmentation(segmentation, data, config.img_size, folder, self.tested.seed, digest, **fit_options)
         save_model(network, folder / "network.safetensors")
         network.to(best_device())

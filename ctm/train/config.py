@@ -88,7 +88,6 @@ _STORED = {"use_evidence": "fused"}  # field -> its name in stored results
 class Config:
     "Values that decide a run, beside the data and the seed. Defaults never change: stored results are found by them."
 
-    # what
     dataset: str  # one of `DATASETS`
     preset: str  # size of the run, "demo" or "paper"
     # model
@@ -241,7 +240,7 @@ def load_config(
     fields = [f.name for f in dataclasses.fields(Config)]
     for name in changes:
         check_choice("field", name, fields)
-    if changes.get("pretrained"):
+    if changes.get("pretrained") and not changes.get("stem"):  # both are refused below
         values |= donor_values(changes["pretrained"], values, changes)
     if recipe:
         depth = (values | changes)["depth"]
