@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
 	$(if $(LOCK),$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-ci.txt)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(LOCK),--no-deps --no-build-isolation) -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check $(if $(LOCK),--no-deps --no-build-isolation) -e '.[dev]'
 	@touch $@
 
 # papermill would read the notebook from stdin where that is a pipe
