@@ -93,14 +93,17 @@ _MACHINE = {  # faults of the machine or the path, which say so themselves
     for name in "ENOENT EACCES EPERM EISDIR ENOTDIR ENAMETOOLONG ELOOP EMFILE ENFILE EIO ENOSPC ENOMEM ESTALE".split()
     if hasattr(errno, name)
 }
-_BUGS = (AttributeError, NameError, ImportError, AssertionError)  # of this program, never of a file
+_BUGS = (AttributeError, NameError, AssertionError)  # of this program, where a library does not raise them
 
 
 def _is_bug(error: Exception) -> bool:
-    "Whether an error is this program's own: of a kind that no file causes, or a `TypeError` of a line of `ctm`."
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    by_ctm = frame.f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
-    return isinstance(error, _BUGS) or (by_ctm and isinstance(error, TypeError))
+    "Whether an error is this program's own, and not what a library makes of a file."
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    by_ctm = frames[-1].f_globals.get("__name__", "").partition(".")[0] == __name__.partition(".")[0]
+    in_block = len(frames) <= 2  # raised by a line of the block itself, below the line that waits for it
+    if isinstance(error, _BUGS):
+        return by_ctm or in_block
+    return isinstance(error, ImportError) or (by_ctm and isinstance(error, TypeError))
 
 # %% ../../nbs/io/01_safe.ipynb #a7c4e2f8
 def _endless(path: str | Path) -> bool:

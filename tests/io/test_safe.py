@@ -17,7 +17,7 @@ from ctm.data.label_table import label_table
 from ctm.datasets import coco2014, endotect, folder, voc2012
 from ctm.experiments.results import load_result
 from ctm.io.images import read_image
-from ctm.io.safe import file_part, inside, printable, read_array, read_packed
+from ctm.io.safe import file_part, inside, printable, read_array, read_packed, reading
 from ctm.layers.pretrained import load_backbone
 from ctm.model import ClassTokenViT
 from ctm.reference import load_reference_checkpoint
@@ -124,3 +124,13 @@ def test_names(text, most):
         assert os.path.normpath(f"/a/{text}").startswith("/a") and not text.startswith("/") or text.startswith("/a")
     except BadFileError as error:
         assert str(error).isprintable()
+
+
+def test_a_library_that_fails_on_a_file_is_no_bug_of_ours(tmp_path):
+    "torch and scipy raise AttributeError and UnboundLocalError for what damaged files hold."
+    library = {"__name__": "library"}
+    exec("def decode(name):\n    if not name:\n        found = 1\n    return found\n", library)
+    with pytest.raises(BadFileError, match="a.mat: cannot be read"), reading(tmp_path / "a.mat"):
+        library["decode"]("x")
+    with pytest.raises(AttributeError), reading(tmp_path / "a.mat"):
+        tmp_path.nothing  # noqa: B018
