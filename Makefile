@@ -39,7 +39,7 @@ demo: $(STAMP)  ## fit, mask and score on a synthetic set, a few minutes on a la
 check: $(STAMP)  ## for every save, under two minutes: linter, generated files, imports, the method and the readers
 	$(BIN)/python -m pytest $(SHARED) -m quick $(QUICK:%=tests/%) tests/test_house.py tests/test_notebooks.py
 
-test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, twelve minutes on two cores
+test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, seventeen minutes on two cores
 	$(BIN)/python -m pytest $(SHARED)
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
@@ -81,7 +81,7 @@ bench: $(STAMP)  ## measure speed, growth and data again, an hour on a machine t
 	for name in benchmark growth; do $(BIN)/papermill nbs/$$name.ipynb runs/$$name.ipynb </dev/null || exit 1; done
 	for kind in roofline growth; do cp runs/figures/$$kind.png runs/figures/$$kind.svg figures/; done
 
-fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, ten minutes; writes figures/fuzz.json
+fuzz: $(STAMP)  ## 100,000 mutated files, shared out among the readers, a quarter of an hour; writes figures/fuzz.json
 	$(BIN)/python -m tests.fuzz.run --count 100000
 
 lock:  ## write requirements-ci.txt, exact and hashed (needs uv on the path)
