@@ -36,7 +36,7 @@ def save_model(
 
 # %% ../nbs/method/08_checkpoint.ipynb #05ecd0cc
 _KINDS = {  # kinds of the options of `ClassTokenViT`, and of those of timm that JSON can hold
-    int: "num_classes class_layer in_chans embed_dim depth num_heads reg_tokens",
+    int: "num_classes class_layer cells in_chans embed_dim depth num_heads reg_tokens",
     list: "img_size patch_size",
     float: "mask_ratio norm_eps mlp_ratio init_values "
     "drop_rate pos_drop_rate patch_drop_rate proj_drop_rate attn_drop_rate drop_path_rate",

@@ -16,12 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers.architectures import complete_options, find_donor, layer_classes
 from .layers.attention import GatedAttention, GatedBlock
+from .layers.cells import CellClassifier
 from .layers.heads import PatchEvidence, best_patches
 from .layers.heads import classifier as build_classifier
 from .layers.inputs import check_image, check_label, check_options
 from .layers.linear import fast_products
 from .layers.pretrained import load_backbone, stretch_positions
-from .layers.stem import is_packed, stem_layer
+from .layers.stem import Stem, is_packed, stem_layer
 from .runtime.rng import draw_rows
 
 # %% ../nbs/method/03_model.ipynb #66da300d
@@ -67,6 +68,16 @@ class _TokenSequence(VisionTransformer):
         self.cls_token = _normal(1, num_classes, self.embed_dim)
         self.pos_embed = _normal(1, num_classes + self.patch_embed.num_patches + reg_tokens, self.embed_dim)
         self.reg_token = _normal(1, reg_tokens, self.embed_dim) if reg_tokens else None
+
+    def add_cells(
+        self,
+        width: int,  # number of hidden numbers
+    ) -> None:
+        "Classifier of the stem's cells, untrained; `ValueError` where there is no stem (not in the paper)."
+        if not isinstance(self.patch_embed, Stem):
+            raise ValueError(f"cells={width}: the model has no stem whose cells could be classified; pass stem=")
+        self.cells = CellClassifier(self.num_classes, self.patch_embed.channels, width)
+        self.options["cells"] = width
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         "(B, gh, gw, D) patch embeddings -> (B, gh*gw + R, D) tokens, with C class tokens first if they join at once."
@@ -182,6 +193,7 @@ class ClassTokenViT(_ClassRows):
         norm_eps: float | None = None,  # epsilon of the norms; None: the donor's, or 1e-6
         pretrained: str | None = None,  # donor: name of a timm model, or a local .safetensors file
         stem: str | dict | None = None,  # network whose maps are the patches, or options of a `Stem` (not in the paper)
+        cells: int = 0,  # width of a classifier of the stem's cells, 0 without one (not in the paper)
         **kwargs,  # further options of timm's `VisionTransformer`: mlp_ratio, qkv_bias, final_norm, ...
     ):
         shape = dict(img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, depth=depth)
@@ -210,6 +222,9 @@ class ClassTokenViT(_ClassRows):
         self.evidence = PatchEvidence(num_classes, self.embed_dim) if patch_evidence else None
         if stem:
             self.options["stem"] = self.patch_embed.fill()
+        self.cells = None
+        if cells:
+            self.add_cells(cells)
         if donor:
             load_backbone(self, donor)
 

@@ -23,7 +23,7 @@ FILLS = ("majority", "nearest", "none")  # rules for a pixel that no class claim
 
 # %% ../nbs/method/05_pseudomask.ipynb #fb12098e
 def _parse_threshold(threshold: str) -> tuple[str, float]:
-    "Kind of a threshold, and its level in [0, 1] (0 for the mean)."
+    "Kind of a threshold, and its number in [0, 1] (0 for the mean)."
     kind, _, number = str(threshold).partition(":")
     if kind == "mean" and not number:
         return kind, 0.0
@@ -31,19 +31,22 @@ def _parse_threshold(threshold: str) -> tuple[str, float]:
         level = float(number)
     except ValueError:
         level = -1.0
-    if kind not in ("value", "quantile") or not 0 <= level <= 1:
-        raise ValueError(f'threshold={threshold!r}: need "mean", "value:v" or "quantile:q" with v, q in [0, 1]')
+    if kind not in ("value", "quantile", "level") or not 0 <= level <= 1:
+        known = '"mean", "value:v", "quantile:q" or "level:v" with v, q in [0, 1]'
+        raise ValueError(f"threshold={threshold!r}: need {known}")
     return kind, level
 
 # %% ../nbs/method/05_pseudomask.ipynb #ceb1b8e9
 def cut_level(
     maps: Tensor,  # maps (..., H, W)
-    threshold: str = "mean",  # "mean", "value:v" or "quantile:q", with v and q in [0, 1]
+    threshold: str = "mean",  # "mean", "value:v", "quantile:q" or "level:v", with v and q in [0, 1]
 ) -> Tensor:  # (..., 1, 1), in the maps' unit
     "Level at which each map is binarised (Section 3: its mean)."
     kind, level = _parse_threshold(threshold)
     if kind == "mean":
         return maps.mean((-2, -1), keepdim=True)
+    if kind == "level":
+        return torch.full_like(maps[..., :1, :1], level)
     if kind == "quantile":
         rank = round(level * (maps.shape[-2] * maps.shape[-1] - 1))
         return maps.flatten(-2).kthvalue(rank + 1, -1).values[..., None, None]
@@ -241,7 +244,7 @@ def pseudo_mask(
     prob: Tensor,  # class probabilities (B, C) in [0, 1]
     size: tuple[int, int],  # (height, width) of the masks in pixels
     present: Tensor | None = None,  # given labels (B, C) in {0, 1}, in place of prob > 0.5
-    threshold: str = "mean",  # "mean", "value:v", "quantile:q"
+    threshold: str = "mean",  # "mean", "value:v", "quantile:q", "level:v"
     merge: str = "ascending",  # "ascending", "argmax"
     fill: str = "majority",  # "majority", "nearest", "none"; not used with a background
     background: int | None = None,  # value of unclaimed pixels; classes from this value on move up by one

@@ -80,24 +80,42 @@ def source_of(
     return found
 
 # %% ../../nbs/layers/09_maps.ipynb #97e71043
-def build_network(architecture: str, in_chans: int, img_size: tuple[int, int], trained: bool = False) -> nn.Module:
+NATURAL = 32  # stride of the last stage of nearly every network
+
+
+def build_network(
+    architecture: str,  # name of a timm model
+    in_chans: int,  # number of channels
+    img_size: tuple[int, int],  # (height, width) in pixels
+    trained: bool = False,  # whether timm's weights are wanted
+    stride: int = NATURAL,  # deepest stride in pixels: stages beyond it are dilated
+) -> nn.Module:
     "timm model without its classifier, in evaluation mode; `ValueError` where it has no maps."
     known = timm.get_pretrained_cfg(architecture)
     sizes = dict(img_size=img_size, strict_img_size=False) if known and known.fixed_input_size else {}
+    if stride != NATURAL:
+        sizes["output_stride"] = stride
     try:
         network = timm.create_model(architecture, pretrained=trained, num_classes=0, in_chans=in_chans, **sizes)
-    except TypeError as error:
-        raise ValueError(
-            f"stem={architecture!r}: reads images of one size alone ({error}); choose a CNN, or a network such as Swin"
-        ) from error
+    except (TypeError, NotImplementedError, AssertionError) as error:
+        if stride != NATURAL:
+            wrong, remedy = f"cannot be dilated to stride {stride}", f"leave stem_stride at {NATURAL}"
+        else:
+            wrong, remedy = "reads images of one size alone", "choose a CNN, or a network such as Swin"
+        raise ValueError(f"stem={architecture!r}: {wrong} ({error}); {remedy}") from error
     if not hasattr(network, "forward_intermediates") or not hasattr(network, "feature_info"):
         raise ValueError(f"stem={architecture!r}: timm gives no maps of it; choose a CNN, or a network such as Swin")
     return network.eval()
 
 
-def _stages(network: nn.Module) -> dict[int, int]:
-    "Number of a network's last stage of each stride."
-    return {part["reduction"]: number for number, part in enumerate(network.feature_info)}
+def _stages(network: nn.Module, architecture: str) -> dict[int, int]:
+    "Number of a network's last stage of each stride that it has undilated."
+    strides = [part["reduction"] for part in network.feature_info]
+    if len({*strides}) < len(strides):  # dilated, or with two stages of one stride by nature
+        with torch.device("meta"):
+            plain = timm.create_model(architecture, num_classes=0)
+        strides = [part["reduction"] for part in plain.feature_info]
+    return {stride: number for number, stride in enumerate(strides)}
 
 # %% ../../nbs/layers/09_maps.ipynb #b872e2e8
 _HEAD = "head"  # what the network's classifier pools
@@ -105,7 +123,7 @@ _HEAD = "head"  # what the network's classifier pools
 
 def chosen_layers(layers: str, network: nn.Module, name: str) -> list[int | str]:
     "Stage of each layer that a text names by its stride, and the head; `ValueError` for others."
-    stages = {str(stride): number for stride, number in _stages(network).items()} | {_HEAD: _HEAD}
+    stages = {str(stride): number for stride, number in _stages(network, name).items()} | {_HEAD: _HEAD}
     names = layers.split(",")
     odd = [part for part in names if part not in stages]
     if odd or len({*names}) < len(names):

@@ -72,15 +72,18 @@ def view_maps(
 def config_maps(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image batch (B, K, H, W)
-    config: Config,  # layers, gates, evidence, scales and flip
+    config: Config,  # layers, gates, evidence, rounds, affinity, scales and flip
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); class-to-patch maps (B, C, gh, gw) in [0, 1]
     "Logits and maps as a configuration asks for them (Section 3)."
 
     def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        logits, maps = model.attention_maps(view, config.layer_choice(), config.gated, use_evidence=config.use_evidence)
+        stem = model.patch_embed
+        seen = stem.read(view) if config.rounds or config.affinity == "stem" else view
+        logits, maps = model.attention_maps(seen, config.layer_choice(), config.gated, use_evidence=config.use_evidence)
+        if config.rounds:
+            maps = model.cells.maps(seen)
         if config.affinity == "stem":
-            stem = model.patch_embed
-            maps = walk_maps(maps, stem.likeness(stem.features(view), maps.shape[2:]))
+            maps = walk_maps(maps, stem.likeness(seen, maps.shape[2:]))
         return logits, maps
 
     return view_maps(read, image, config)

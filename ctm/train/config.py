@@ -31,9 +31,11 @@ CHOICES = {  # field -> all its values
     "labels": ("predicted", "given"),
     "logit_start": ("even", "frequency"),
     "resolution": ("view", "own"),
+    "stem_views": (1, 2),
+    "stem_stride": (8, 16, 32),
 }
 _SHARES = ("mask_ratio", "penalty_start", "penalty_ramp", "warmup", "layer_decay")  # numbers in [0, 1]
-_AMOUNTS = ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens")  # numbers from 0
+_AMOUNTS = ("lam", "gate_lr", "lr", "weight_decay", "diversity", "clip", "reg_tokens", "rounds")  # numbers from 0
 _COUNTS = ("epochs", "batch_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads")  # numbers from 1
 _LARGEST = 1e30  # number that float32 can still multiply
 
@@ -69,6 +71,8 @@ def _check_together(config: "Config") -> None:
         raise ValueError(f"img_size={config.img_size} is not a multiple of patch_size={config.patch_size}")
     if config.affinity == "stem" and not config.stem:
         raise ValueError('affinity="stem" needs a stem: pass stem=, the network whose features say what is alike')
+    if config.rounds and not (config.stem and config.stem_frozen):
+        raise ValueError(f"rounds={config.rounds} need a frozen stem, whose maps are classified: pass stem=")
     if config.stem and config.pretrained:
         raise ValueError(
             f"stem={config.stem!r} and pretrained={config.pretrained!r}: the patches come from one of them"
@@ -89,7 +93,7 @@ class Config:
     "Values that decide a run, beside the data and the seed. Defaults never change: stored results are found by them."
 
     dataset: str  # one of `DATASETS`
-    preset: str  # size of the run, "demo" or "paper"
+    preset: str  # size of the run: "demo", "paper", or "photo"
     # model
     img_size: tuple[int, int]  # (height, width) in pixels
     patch_size: int  # side in pixels
@@ -103,7 +107,9 @@ class Config:
     pretrained: str | None = None  # timm model or .safetensors file
     stem: str | None = None  # network whose maps are the patches: timm model or .safetensors file
     stem_layers: str = "16,head"  # its layers: strides, and "head" for what its classifier pools
+    stem_stride: int = 32  # its deepest stride in pixels: stages beyond it are dilated
     stem_frozen: bool = True  # it is not trained, and its maps are kept
+    stem_views: int = 2  # views of each training image that are kept: 1, or 2 with the mirror image
     # method
     mask_ratio: float = 0.5  # probability that an absent class token is masked
     lam: float = 0.01  # lambda of Equation 1
@@ -125,6 +131,7 @@ class Config:
     warmup: float = 0.05  # share of the steps with rising learning rate
     clip: float = 1.0  # largest gradient norm
     layer_decay: float = 1.0  # factor of the learning rate from each block to the one before it
+    rounds: int = 0  # rounds in which cells of the stem are classified as the round before has masked them
     # pseudo-masks
     layers: str = "all"  # "all", "last" or block indices such as "0,5,11"
     gated: bool = True  # heads are weighted by their gates
@@ -187,6 +194,7 @@ class Config:
 # %% ../../nbs/train/01_config.ipynb #cc681c05
 _REFERENCE = "reference implementation"
 _CHOSEN = "not in the paper"
+_FETCHED = "not in the paper: data_prep/weights.py fetches it"
 _SHARED = {  # preset -> field -> (value, source)
     "paper": dict(
         embed_dim=(768, "Table 7"), depth=(12, "Table 7"), num_heads=(16, "Table 7"),
@@ -199,6 +207,14 @@ _SHARED = {  # preset -> field -> (value, source)
         mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(20, "not in the paper: two CPU minutes"),
         batch_size=(32, _REFERENCE), lr=(1e-3, _CHOSEN), weight_decay=(0.05, _CHOSEN), warmup=(0.05, _CHOSEN),
     ),
+    "photo": dict(
+        embed_dim=(192, "not in the paper: on a frozen stem"), depth=(2, "not in the paper: on a frozen stem"),
+        num_heads=(6, "not in the paper: on a frozen stem"), stem=("efficientnet_lite0.safetensors", _FETCHED),
+        stem_layers=("8,16,32", _CHOSEN), stem_stride=(16, _CHOSEN), stem_views=(1, _CHOSEN),
+        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(4, "not in the paper: minutes on a CPU"),
+        batch_size=(32, _REFERENCE), lr=(1e-3, _CHOSEN), weight_decay=(0.05, _CHOSEN), warmup=(0.05, _CHOSEN),
+        resolution=("own", "not in the paper: the field scores images as they are"),
+    ),
 }  # fmt: skip
 _GATES = dict(
     gate_init=(0.5, _CHOSEN), gate_lr=(0.1, _CHOSEN), penalty_start=(0.1, _CHOSEN), penalty_ramp=(0.1, _CHOSEN)
@@ -207,7 +223,8 @@ _DEFAULTS = {  # field that no preset sets -> source of its default
     "dataset": "asked for", "preset": "asked for", "data": "the reader takes no options",
     "qkv_bias": "not in the paper: as in timm's weights", "final_norm": "not in the paper: as in timm's weights",
     "reg_tokens": "Section 3", "pretrained": _CHOSEN, "stem": "Section 3 has none",
-    "stem_layers": _CHOSEN, "stem_frozen": _CHOSEN, "clip": _CHOSEN, "layer_decay": _CHOSEN,
+    "stem_layers": _CHOSEN, "stem_stride": _CHOSEN, "stem_frozen": _CHOSEN, "stem_views": _CHOSEN,
+    "rounds": "Section 3 has none", "clip": _CHOSEN, "layer_decay": _CHOSEN,
     "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
     "patch_evidence": "Section 3 has none", "logit_start": _CHOSEN, "use_evidence": "Section 3: attention alone",
@@ -220,18 +237,18 @@ _DEFAULTS = {  # field that no preset sets -> source of its default
 # %% ../../nbs/train/01_config.ipynb #1fa7ab1e
 def _preset_values(
     dataset: str,  # one of `DATASETS`
-    preset: str,  # "demo" or "paper"
+    preset: str,  # "demo", "paper", or "photo"
 ) -> dict[str, tuple]:  # field -> (value, source)
     "Values of a preset, and where each comes from."
     check_choice("dataset", dataset, DATASETS)
-    check_choice("preset", preset, SIZES)
     module = importlib.import_module(f"ctm.datasets.{dataset}")
+    check_choice("preset", preset, [size for size in SIZES if size in module.PRESETS])
     return _SHARED[preset] | _GATES | module.PRESETS[preset]
 
 # %% ../../nbs/train/01_config.ipynb #60d12af8
 def load_config(
     dataset: str = "dfc2020",  # one of `DATASETS`
-    preset: str = "demo",  # "demo" or "paper", or with a recipe of `ctm.train.recipes`: "demo+gentle"
+    preset: str = "demo",  # "demo", "paper" or "photo", or with a recipe of `ctm.train.recipes`: "photo+sharp"
     **changes,  # values of fields that differ from the preset
 ) -> Config:  # checked
     "Configuration of a preset, with changes."
@@ -243,8 +260,8 @@ def load_config(
     if changes.get("pretrained") and not changes.get("stem"):  # both are refused below
         values |= donor_values(changes["pretrained"], values, changes)
     if recipe:
-        depth = (values | changes)["depth"]
-        values |= RECIPES[recipe](depth)
+        asked = values | changes
+        values |= RECIPES[recipe](asked["depth"], asked.get("stem"))
     return Config(dataset=dataset, preset=size, **values | changes)
 
 # %% ../../nbs/train/01_config.ipynb #5ecfa654

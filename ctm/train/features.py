@@ -44,8 +44,9 @@ def whole_views(
     image = batch["image"]
     mask = center_view(batch["mask"], size)
     which = torch.zeros(len(image), dtype=torch.long)
-    if training:
-        which = draw_rows(len(image), lambda rows: torch.randint(0, _VIEWS, (rows,)))
+    kept = image.shape[1] if image.ndim == 3 else _VIEWS
+    if training and kept > 1:
+        which = draw_rows(len(image), lambda rows: torch.randint(0, kept, (rows,)))
     which = which.to(image.device)
     mirrored = (which == 1)[:, None, None]
     mask = torch.where(mirrored, mask.flip(-1), mask)

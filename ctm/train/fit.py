@@ -30,6 +30,7 @@ from ..pruning import has_gates, head_gates, sparsity
 from .claim import claim_folder
 from .config import Config
 from .features import keep_features, whole_views
+from .rounds import train_rounds
 from .schedule import learning_rate_scale, parameter_groups, penalty_scale
 from .trainer import TrainingModule, train_module
 
@@ -47,6 +48,7 @@ def build_model(
     fields = {name: getattr(config, name) for name in _MODEL_FIELDS}
     if config.stem:
         fields["stem"] = dict(source=config.stem, layers=config.stem_layers, frozen=config.stem_frozen)
+        fields["stem"] |= dict(stride=config.stem_stride)
     model = ClassTokenViT(num_classes, **fields)
     for gate in head_gates(model):
         gate.log_alpha.data.fill_(config.gate_init)
@@ -70,14 +72,17 @@ def _some_maps(stem: Stem, data: ImageDataset) -> Iterator[list[Tensor]]:
         yield stem.unpack(image[:1]) if kept else stem.features(center_view(image, stem.img_size)[None])
 
 
-def _features_for(model: nn.Module, train: ImageDataset, val: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
+def _features_for(
+    model: nn.Module, config: Config, train: ImageDataset, val: ImageDataset
+) -> tuple[ImageDataset, ImageDataset]:
     "Training and validation data as a model reads them: kept maps or images; its stem is standardised by them."
     stem = _stem_of(model)
     if stem is None:
         return train, val
     place = cache_root()
     if stem.frozen and place is not None:
-        train, val = keep_features(stem, train, place), keep_features(stem, val, place, views=1)
+        train = keep_features(stem, train, place, config.stem_views)
+        val = keep_features(stem, val, place, views=1)
     stem.eval()
     stem.standardise(_some_maps(stem, train))
     return train, val
@@ -204,15 +209,17 @@ def fit(
     folder = Path(folder)
     facts = facts or dict(train=identify(train, masks=False), val=identify(val, masks=False))
     claim_folder(folder, config.key(), seed, facts)
-    say_weights(config.preset, config.pretrained, train.name)
+    say_weights(config.preset, config.pretrained or config.stem, train.name)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
     if config.logit_start == "frequency":
         start_at(model, _label_frequency(train))
-    train, val = _features_for(model, train, val)
+    train, val = _features_for(model, config, train, val)
     module = kind(model, config, train, seed, loss)
     feed = Feed(train, val, config.batch_size, seed, num_workers)
     train_module(module, folder, feed, config.epochs, "val_bce", config.clip, callbacks, **trainer)
+    if config.rounds:
+        train_rounds(module.model, config, train, folder, seed)
     if has_gates(module.model) and sparsity(module.model) == 1:
         log.warning(
             "%s: every head is closed, so maps are empty and masks say nothing; lower lam, or train for more epochs",

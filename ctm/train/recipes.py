@@ -14,23 +14,27 @@ from ..layers.architectures import complete_options, find_donor
 # %% ../../nbs/train/02_recipes.ipynb #34d4d3b8
 def sharp(
     depth: int,  # number of blocks; the recipe is the same for any
+    stem: str | None = None,  # pretrained network that the patches come from
 ) -> dict:  # fields of `Config`
     "Changes that make sharper masks from the same labels, network and budget (not in the paper)."
     fit = dict(classifier="per_class", mask_ratio=0.0, logit_start="frequency", patch_evidence=True)
     masks = dict(use_evidence=True, merge="argmax", refine="color")
+    if stem:
+        masks |= dict(rounds=2, affinity="stem", threshold="level:0.5")
     return fit | masks
 
 # %% ../../nbs/train/02_recipes.ipynb #50d7a70d
 def _gentle(
     depth: int,  # number of blocks
+    stem: str | None = None,  # pretrained network; the recipe is the same without
 ) -> dict:  # fields of `Config`
     "Changes that let the cost grow gently with the number of classes (not in the paper)."
     tokens = dict(classifier="per_class", class_layer=3 * depth // 4, class_reads="patches")
     return tokens | dict(mask_ratio=0.0, logit_start="frequency")
 
 # %% ../../nbs/train/02_recipes.ipynb #e4dfb242
-SIZES = ("demo", "paper")
-RECIPES = {"gentle": _gentle, "sharp": sharp}  # name -> function of the depth: fields that differ from the paper's
+SIZES = ("demo", "paper", "photo")
+RECIPES = {"gentle": _gentle, "sharp": sharp}  # name -> function of depth and stem: fields that differ from the paper's
 
 # %% ../../nbs/train/02_recipes.ipynb #5ddf11f9
 def split_preset(
@@ -49,7 +53,7 @@ def preset_of(
 ) -> str:  # for titles and file names
     "Name of a preset, with the recipe whose values the fields have."
     for name, recipe in RECIPES.items():
-        wanted = recipe(config["depth"])
+        wanted = recipe(config["depth"], config.get("stem"))
         if all(config.get(field) == value for field, value in wanted.items()):
             return f"{config['preset']}+{name}"
     return config["preset"]
