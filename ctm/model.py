@@ -16,13 +16,13 @@ from torch.utils.checkpoint import checkpoint
 
 from .layers.architectures import complete_options, find_donor, layer_classes
 from .layers.attention import GatedAttention, GatedBlock
-from .layers.cells import CellClassifier
+from .layers.cells import add_cells
 from .layers.heads import PatchEvidence, best_patches
 from .layers.heads import classifier as build_classifier
 from .layers.inputs import check_image, check_label, check_options
 from .layers.linear import fast_products
 from .layers.pretrained import load_backbone, stretch_positions
-from .layers.stem import Stem, is_packed, stem_layer
+from .layers.stem import is_packed, stem_layer
 from .runtime.rng import draw_rows
 
 # %% ../nbs/method/03_model.ipynb #66da300d
@@ -68,16 +68,6 @@ class _TokenSequence(VisionTransformer):
         self.cls_token = _normal(1, num_classes, self.embed_dim)
         self.pos_embed = _normal(1, num_classes + self.patch_embed.num_patches + reg_tokens, self.embed_dim)
         self.reg_token = _normal(1, reg_tokens, self.embed_dim) if reg_tokens else None
-
-    def add_cells(
-        self,
-        width: int,  # number of hidden numbers
-    ) -> None:
-        "Classifier of the stem's cells, untrained; `ValueError` where there is no stem (not in the paper)."
-        if not isinstance(self.patch_embed, Stem):
-            raise ValueError(f"cells={width}: the model has no stem whose cells could be classified; pass stem=")
-        self.cells = CellClassifier(self.num_classes, self.patch_embed.channels, width)
-        self.options["cells"] = width
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         "(B, gh, gw, D) patch embeddings -> (B, gh*gw + R, D) tokens, with C class tokens first if they join at once."
@@ -224,7 +214,7 @@ class ClassTokenViT(_ClassRows):
             self.options["stem"] = self.patch_embed.fill()
         self.cells = None
         if cells:
-            self.add_cells(cells)
+            add_cells(self, cells)
         if donor:
             load_backbone(self, donor)
 

@@ -110,12 +110,6 @@ PRESETS = {
         lam=(0.001, "not in the paper: the loss is a mean over classes; of many, 0.01 closes nearly every head"),
         data=(dict(resize=(64, 64), other="ignore"), "not in the paper"),
     ),
-    "photo": dict(
-        img_size=((448, 448), "not in the paper: strides 8 and 16 of a stem"),
-        patch_size=(32, "not in the paper: a token for four cells of the stem"),
-        in_chans=(3, "colour photographs"),
-        data=(dict(resize=(448, 448), how="pad", other="class"), "not in the paper: aspect kept"),
-    ),
 }
 
 

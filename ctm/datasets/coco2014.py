@@ -251,12 +251,6 @@ PRESETS = {
         epochs=(14, "not in the paper: a minute"),
         data=(dict(resize=(64, 64)), "not in the paper"),
     ),
-    "photo": dict(
-        img_size=((448, 448), "not in the paper: strides 8 and 16 of a stem"),
-        patch_size=(32, "not in the paper: a token for four cells of the stem"),
-        in_chans=(3, "colour photographs"),
-        data=(dict(resize=(448, 448), how="pad"), "not in the paper: aspect kept"),
-    ),
 }
 
 

@@ -100,12 +100,6 @@ PRESETS = {
         epochs=(5, "not in the paper: 7,200 tiles, fourteen times the patches of the land cover"),
         data=(dict(resize=(192, 192), tile=64, share=0.1), "not in the paper; share as DFC2020"),
     ),
-    "photo": dict(
-        img_size=((224, 224), "not in the paper: strides 8 and 16 of a stem"),
-        patch_size=(32, "not in the paper: a token for four cells of the stem"),
-        in_chans=(3, "colour photographs"),
-        data=(dict(resize=(448, 448), tile=224, share=0.1), "not in the paper: tiles as in the other presets"),
-    ),
 }
 
 # %% ../../nbs/datasets/06_kvasir_seg.ipynb #76e8e32d

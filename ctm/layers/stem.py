@@ -6,122 +6,17 @@
 __all__ = ['to_grid', 'Stem']
 
 # %% ../../nbs/layers/10_stem.ipynb #bfc19a32
-import hashlib
 import math
 from collections.abc import Iterable
 from functools import partial
-from threading import Lock
 
 import torch
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .backbone import Backbone
 from .inputs import pair
-from .maps import NATURAL, UNTRAINED, build_network, chosen_layers, file_weights, folded, maps_of, source_of
-
-# %% ../../nbs/layers/10_stem.ipynb #9d41f5eb
-def _pixel_rule(network: nn.Module, in_chans: int) -> tuple[Tensor, Tensor]:  # scale and shift (1, K, 1, 1)
-    "Factor and offset from images normalised as ImageNet's to those that a network was trained on."
-    known = network.pretrained_cfg
-    constants = [IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, known["mean"], known["std"]]
-    mean, std, own_mean, own_std = (torch.tensor(values, dtype=torch.float32) for values in constants)
-    scale, shift = std / own_std, (mean - own_mean) / own_std
-    if in_chans != 3:  # no colours: what holds for the mean of the three
-        scale, shift = scale.mean().expand(in_chans), shift.mean().expand(in_chans)
-    return scale.clone().view(1, -1, 1, 1), shift.clone().view(1, -1, 1, 1)
-
-# %% ../../nbs/layers/10_stem.ipynb #0763f5a1
-_FOLDING = Lock()  # a network is watched by one thread at a time
-
-
-class _Backbone(nn.Module):
-    "Network that gives maps of some of its layers, frozen or not."
-
-    def __init__(
-        self, source: str, layers: str, frozen: bool, img_size: tuple[int, int], in_chans: int, stride: int = NATURAL
-    ):
-        super().__init__()
-        self.source = source_of(source)
-        self.layers = layers
-        self.frozen = frozen
-        self.img_size = img_size
-        self.in_chans = in_chans
-        self.stride = stride
-        self.network = self._built().requires_grad_(not frozen)
-        self.chosen = chosen_layers(layers, self.network, self.source.architecture)
-        self.shapes = self._measure_shapes()  # (channels, h, w) of each map of an image of this size
-        for name, values in zip(("scale", "shift"), _pixel_rule(self.network, in_chans), strict=True):
-            self.register_buffer(name, values)
-        self._fast = []  # the network for inference, once it is made
-
-    def _built(self, trained: bool = False) -> nn.Module:
-        "Network of the architecture, with timm's weights or random ones."
-        return build_network(self.source.architecture, self.in_chans, self.img_size, trained, self.stride)
-
-    def _measure_shapes(self) -> list[tuple[int, int, int]]:
-        "Sizes of the maps of an image, without computing them."
-        with torch.device("meta"):
-            maps = maps_of(self._built(), torch.empty(1, self.in_chans, *self.img_size), self.chosen)
-        if any(part.ndim != 4 for part in maps):
-            raise ValueError(f"stem={self.source.architecture!r}: has tokens, not maps; pass it as pretrained=")
-        return [tuple(part.shape[1:]) for part in maps]
-
-    def fill(self) -> dict:  # options of a stem like this one without its weights
-        "Pretrained weights put in place, and what rebuilds the architecture."
-        if self.source.file:
-            self.network.load_state_dict(file_weights(self.source.file, self.network, self.in_chans))
-        elif self.source.trained:
-            self.network.load_state_dict(self._built(trained=True).state_dict())
-        self._fast.clear()
-        source = f"{UNTRAINED}{self.source.architecture}"
-        return dict(source=source, layers=self.layers, frozen=self.frozen, stride=self.stride)
-
-    def train(self, mode: bool = True) -> nn.Module:
-        "Training or evaluation mode; a frozen network stays in evaluation mode."
-        super().train(mode)
-        self.network.train(mode and not self.frozen)
-        return self
-
-    def _apply(self, *args: object, **kwargs: object) -> nn.Module:
-        self._fast.clear()  # another device, another type
-        return super()._apply(*args, **kwargs)
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        self._fast.clear()
-        super()._load_from_state_dict(*args)
-
-    def features(
-        self,
-        image: Tensor,  # image batch (B, K, H, W)
-    ) -> list[Tensor]:  # maps (B, channels, h, w), each in its own resolution
-        "Maps of the chosen layers; those of a frozen network without gradient, with the precision of float16."
-        image = image * self.scale + self.shift
-        if not self.frozen:
-            return maps_of(self.network, image, self.chosen)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            image = image.float().contiguous(memory_format=torch.channels_last)
-            with _FOLDING:
-                if not self._fast:
-                    self._fast.append(folded(self.network, image[:1], self.chosen))
-            return [part.half().float() for part in maps_of(self._fast[0], image, self.chosen)]
-
-    def head(
-        self,
-        maps: Tensor,  # maps (B, channels, h, w) of the network's last stage
-    ) -> Tensor:  # (B, channels, h, w)
-        "What the network's classifier pools: the same maps, or for EfficientNets those of one more convolution."
-        network = self._fast[0] if self._fast else self.network
-        if not isinstance(getattr(network, "bn2", None), nn.Module) or not hasattr(network, "conv_head"):
-            return maps
-        return network.bn2(network.conv_head(maps.float()))
-
-    def digest(self) -> str:  # 16 hexadecimal digits
-        "Fingerprint of what the maps depend on: architecture, weights, layers, and the rule for pixels."
-        found = hashlib.sha256(f"{self.source.architecture} {self.layers} {self.stride}".encode())
-        for part in (self.scale, self.shift, *self.network.state_dict().values()):
-            found.update(part.detach().cpu().contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+from .maps import NATURAL, UNTRAINED
 
 # %% ../../nbs/layers/10_stem.ipynb #1c79661b
 def to_grid(
@@ -144,7 +39,7 @@ def is_packed(
     return isinstance(embed, Stem) and (isinstance(image, list) or image.ndim == 2)
 
 # %% ../../nbs/layers/10_stem.ipynb #9832ce2c
-class Stem(_Backbone):
+class Stem(Backbone):
     "Patch embedding by a network's feature maps (not in the paper)."
 
     def __init__(
@@ -177,10 +72,10 @@ class Stem(_Backbone):
     def forward(self, image: Tensor | list[Tensor]) -> Tensor:
         "(B, K, H, W) images, (B, F) packed maps, or the maps themselves -> (B, gh, gw, D) tokens."
         maps = self.read(image)
-        if isinstance(image, Tensor) and image.ndim == 4:
-            return self.tokens(maps, self._grid(image.shape[2:]))
         cells = zip(maps[0].shape[2:], self.grid_size, self.shapes[0][1:], strict=True)
-        return self.tokens(maps, tuple(round(here * patches / usual) for here, patches, usual in cells))
+        whole = isinstance(image, Tensor) and image.ndim == 4
+        grid = self._grid(image.shape[2:]) if whole else [round(n * to / usual) for n, to, usual in cells]
+        return self.tokens(maps, tuple(grid))
 
     def read(
         self,
@@ -215,8 +110,7 @@ class Stem(_Backbone):
         "Standardised maps on one grid, each layer with the same weight: by these, patches are alike or not."
         found = []
         for part, mean, std in zip(maps, self.mean.split(self.channels), self.std.split(self.channels), strict=True):
-            part = (part.float() - mean[:, None, None]) / (std[:, None, None] * len(mean) ** 0.5)
-            found.append(to_grid(part, grid))
+            found.append(to_grid((part.float() - mean[:, None, None]) / (std[:, None, None] * len(mean) ** 0.5), grid))
         return torch.cat(found, 1)
 
     @torch.no_grad()
@@ -243,8 +137,7 @@ class Stem(_Backbone):
         sizes = [math.prod(shape) for shape in self.shapes]
         if rows.shape[1] != sum(sizes):
             raise ValueError(f"kept features have {rows.shape[1]} numbers, images of {self.img_size} have {sum(sizes)}")
-        parts = rows.split(sizes, 1)
-        return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.unflatten(1, shape) for part, shape in zip(rows.split(sizes, 1), self.shapes, strict=True)]
 
 # %% ../../nbs/layers/10_stem.ipynb #dc6c88b8
 def stem_layer(

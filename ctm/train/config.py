@@ -7,7 +7,6 @@ __all__ = ['DATASETS', 'CHOICES', 'MASK_FIELDS', 'Config', 'load_config', 'confi
 
 # %% ../../nbs/train/01_config.ipynb #ec429d13
 import dataclasses
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,17 @@ import torch
 from ..core import check_choice, check_kinds, check_range
 from ..io.safe import fingerprint
 from ..pseudomask import FILLS, MERGES, cut_level
-from .recipes import DONORS_FIELDS, RECIPES, SIZES, block_indices, donor_values, split_preset
+from ctm.train.recipes import (
+    CHOSEN,
+    DONORS_FIELDS,
+    RECIPES,
+    REFERENCE,
+    SIZES,
+    block_indices,
+    donor_values,
+    preset_values,
+    split_preset,
+)
 
 # %% ../../nbs/train/01_config.ipynb #e27b65de
 # each the name of a module of ctm.datasets, with PRESETS and load
@@ -86,6 +95,16 @@ def _check_together(config: "Config") -> None:
 MASK_FIELDS = ("layers", "gated", "use_evidence", "refine", "threshold", "merge", "fill", "labels")  # of masks alone
 MASK_FIELDS += ("scales", "flip", "resolution", "affinity")
 _STORED = {"use_evidence": "fused"}  # field -> its name in stored results
+
+# %% ../../nbs/train/01_config.ipynb #be56b51c
+def _check_stored(values: dict, fields: dict) -> None:
+    "Refusal (`ValueError`) of what is no stored configuration; `fields` has the names that differ in files."
+    known = {f.name: f for f in dataclasses.fields(Config)}
+    for name in values:
+        check_choice("field", fields.get(name, name), known)
+    needed = {name for name, f in known.items() if f.default is f.default_factory is dataclasses.MISSING}
+    if needed - values.keys():
+        raise ValueError(f"no {', '.join(sorted(needed - values.keys()))}: not the configuration of a result")
 
 # %% ../../nbs/train/01_config.ipynb #c7b14862
 @dataclass(frozen=True)
@@ -177,12 +196,7 @@ class Config:
     def from_stored(cls, values: dict) -> "Config":  # the opposite of `stored`
         "Configuration of a stored result; fields that are younger than the file have their defaults."
         fields = {stored: name for name, stored in _STORED.items()}
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in values:
-            check_choice("field", fields.get(name, name), known)
-        needed = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
-        if needed - values.keys():
-            raise ValueError(f"no {', '.join(sorted(needed - values.keys()))}: not the configuration of a result")
+        _check_stored(values, fields)
         return cls(**{fields.get(name, name): value for name, value in values.items()})
 
     def key(self) -> str:  # 10 hexadecimal digits
@@ -192,58 +206,20 @@ class Config:
         return fingerprint(json.dumps(differing, sort_keys=True), digits=10)
 
 # %% ../../nbs/train/01_config.ipynb #cc681c05
-_REFERENCE = "reference implementation"
-_CHOSEN = "not in the paper"
-_FETCHED = "not in the paper: data_prep/weights.py fetches it"
-_SHARED = {  # preset -> field -> (value, source)
-    "paper": dict(
-        embed_dim=(768, "Table 7"), depth=(12, "Table 7"), num_heads=(16, "Table 7"),
-        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(200, "Section 8"),
-        batch_size=(32, _REFERENCE), lr=(1e-4, _CHOSEN), weight_decay=(0.05, _CHOSEN), warmup=(0.05, _CHOSEN),
-    ),
-    "demo": dict(
-        embed_dim=(96, "not in the paper: small"), depth=(6, "not in the paper: small"),
-        num_heads=(8, "not in the paper: small"),
-        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(20, "not in the paper: two CPU minutes"),
-        batch_size=(32, _REFERENCE), lr=(1e-3, _CHOSEN), weight_decay=(0.05, _CHOSEN), warmup=(0.05, _CHOSEN),
-    ),
-    "photo": dict(
-        embed_dim=(192, "not in the paper: on a frozen stem"), depth=(2, "not in the paper: on a frozen stem"),
-        num_heads=(6, "not in the paper: on a frozen stem"), stem=("efficientnet_lite0.safetensors", _FETCHED),
-        stem_layers=("8,16,32", _CHOSEN), stem_stride=(16, _CHOSEN), stem_views=(1, _CHOSEN),
-        mask_ratio=(0.5, "Section 8"), lam=(0.01, "Section 8"), epochs=(4, "not in the paper: minutes on a CPU"),
-        batch_size=(32, _REFERENCE), lr=(1e-3, _CHOSEN), weight_decay=(0.05, _CHOSEN), warmup=(0.05, _CHOSEN),
-        resolution=("own", "not in the paper: the field scores images as they are"),
-    ),
-}  # fmt: skip
-_GATES = dict(
-    gate_init=(0.5, _CHOSEN), gate_lr=(0.1, _CHOSEN), penalty_start=(0.1, _CHOSEN), penalty_ramp=(0.1, _CHOSEN)
-)  # fmt: skip
 _DEFAULTS = {  # field that no preset sets -> source of its default
     "dataset": "asked for", "preset": "asked for", "data": "the reader takes no options",
     "qkv_bias": "not in the paper: as in timm's weights", "final_norm": "not in the paper: as in timm's weights",
-    "reg_tokens": "Section 3", "pretrained": _CHOSEN, "stem": "Section 3 has none",
-    "stem_layers": _CHOSEN, "stem_stride": _CHOSEN, "stem_frozen": _CHOSEN, "stem_views": _CHOSEN,
-    "rounds": "Section 3 has none", "clip": _CHOSEN, "layer_decay": _CHOSEN,
+    "reg_tokens": "Section 3", "pretrained": CHOSEN, "stem": "Section 3 has none",
+    "stem_layers": CHOSEN, "stem_stride": CHOSEN, "stem_frozen": CHOSEN, "stem_views": CHOSEN,
+    "rounds": "Section 3 has none", "clip": CHOSEN, "layer_decay": CHOSEN,
     "diversity": "Equation 1 has no such term",
     "classifier": "Section 3", "class_layer": "Section 3", "class_reads": "Section 3",
-    "patch_evidence": "Section 3 has none", "logit_start": _CHOSEN, "use_evidence": "Section 3: attention alone",
+    "patch_evidence": "Section 3 has none", "logit_start": CHOSEN, "use_evidence": "Section 3: attention alone",
     "refine": "Section 3 has none", "affinity": "Section 3 has none",
-    "layers": _REFERENCE, "gated": "not in the paper: closed heads do not count", "threshold": "Section 3",
+    "layers": REFERENCE, "gated": "not in the paper: closed heads do not count", "threshold": "Section 3",
     "merge": "Section 3", "fill": "Section 3; size of the window not in the paper", "labels": "Section 3",
-    "scales": "Section 3 has one", "flip": "Section 3 has none", "resolution": _REFERENCE,
+    "scales": "Section 3 has one", "flip": "Section 3 has none", "resolution": REFERENCE,
 }  # fmt: skip
-
-# %% ../../nbs/train/01_config.ipynb #1fa7ab1e
-def _preset_values(
-    dataset: str,  # one of `DATASETS`
-    preset: str,  # "demo", "paper", or "photo"
-) -> dict[str, tuple]:  # field -> (value, source)
-    "Values of a preset, and where each comes from."
-    check_choice("dataset", dataset, DATASETS)
-    module = importlib.import_module(f"ctm.datasets.{dataset}")
-    check_choice("preset", preset, [size for size in SIZES if size in module.PRESETS])
-    return _SHARED[preset] | _GATES | module.PRESETS[preset]
 
 # %% ../../nbs/train/01_config.ipynb #60d12af8
 def load_config(
@@ -252,8 +228,9 @@ def load_config(
     **changes,  # values of fields that differ from the preset
 ) -> Config:  # checked
     "Configuration of a preset, with changes."
+    check_choice("dataset", dataset, DATASETS)
     size, recipe = split_preset(preset)
-    values = {name: value for name, (value, _) in _preset_values(dataset, size).items()}
+    values = {name: value for name, (value, _) in preset_values(dataset, size).items()}
     fields = [f.name for f in dataclasses.fields(Config)]
     for name in changes:
         check_choice("field", name, fields)
@@ -269,7 +246,7 @@ def config_table(
     config: Config,  # configuration to be shown
 ) -> pd.DataFrame:  # one row per field: value, source
     "Table of a configuration, with the source of each value."
-    preset = _preset_values(config.dataset, config.preset)
+    preset = preset_values(config.dataset, config.preset)
     rows = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)

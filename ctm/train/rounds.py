@@ -6,124 +6,26 @@
 __all__ = ['train_rounds']
 
 # %% ../../nbs/train/10_rounds.ipynb #2bd2d6e4
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ..core import IGNORE, log, write_whole
+from ..core import log, write_whole
 from ..data.dataset import ImageDataset
-from ..data.loader import loader, mixed_seed
-from ..data.transforms import center_view
+from ..data.loader import mixed_seed
 from ..io.safe import reading
-from ..layers.cells import CellClassifier, cell_inputs
-from ..layers.stem import to_grid
+from ..layers.cells import CellClassifier, add_cells, cell_inputs
 from ..model import ClassTokenViT
 from ..refine import walk_maps
 from ..runtime.distributed import join_processes, wait_for_all
 from ..runtime.progress import Progress
 from .config import Config
-
-# %% ../../nbs/train/10_rounds.ipynb #cb5cc614
-class _Seen(NamedTuple):
-    "A batch of training images as a frozen stem sees them."
-
-    maps: list[Tensor]  # maps (B, channels, h, w) of the stem's layers
-    label: Tensor  # labels (B, C) in {0, 1}
-    inside: Tensor  # cells (B, gh, gw) bool that are not margin
-
-
-def _inside(data: ImageDataset, index: int, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    "Cells (gh, gw) bool whose middle shows the image."
-    blank = data.from_original(index, np.zeros(data.original_size(index), np.uint8))
-    shown = center_view(torch.from_numpy(blank), size) != IGNORE
-    rows, columns = ((2 * torch.arange(n) + 1) * side // (2 * n) for n, side in zip(grid, size, strict=True))
-    return shown[rows][:, columns]
-
-
-def _pass(model: ClassTokenViT, data: ImageDataset, what: str, batch_size: int = 16) -> Iterator[_Seen]:
-    "Training images, in their order, in batches."
-    stem = model.patch_embed
-    device = stem.scale.device
-    grid = stem.shapes[-1][1:]
-    first = 0
-    for batch in Progress(loader(data, batch_size), desc=f"{what} of {data.name}", unit="batch"):
-        image = batch["image"]
-        image = image[:, 0] if image.ndim == 3 else center_view(image, stem.img_size)
-        label = data.view_label(center_view(batch["mask"], stem.img_size), batch["label"])
-        inside = [_inside(data, i, stem.img_size, grid) for i in range(first, first + len(image))]
-        first += len(image)
-        yield _Seen(stem.read(image.to(device)), label.to(device), torch.stack(inside).to(device))
-
-# %% ../../nbs/train/10_rounds.ipynb #dab76f24
-_DECAY = 0.1  # price of the linear classifier's weights
-
-
-def _fit_linear(
-    pooled: Tensor,  # means (N, D) of maps
-    label: Tensor,  # labels (N, C)
-) -> Tensor:  # weights (C, D) on the maps
-    "Linear classifier of images by the means of their maps."
-    std = pooled.std(0, correction=0) + 1e-4
-    x = (pooled - pooled.mean(0)) / std
-    linear = nn.Linear(x.shape[1], label.shape[1]).to(x)
-    nn.init.zeros_(linear.weight)
-    linear.bias.data.copy_(label.mean(0).clamp(0.001, 0.999).logit())
-    optimizer = torch.optim.LBFGS(linear.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-    def price() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(linear(x), label)
-        loss = loss + _DECAY * linear.weight.square().sum() / label.shape[1]
-        loss.backward()
-        return loss
-
-    optimizer.step(price)
-    return linear.weight.detach() / std
-
-# %% ../../nbs/train/10_rounds.ipynb #ffcfd350
-def _unit(maps: Tensor) -> Tensor:
-    "Maps in units of their maxima."
-    return maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
-
-
-def _stretched(maps: Tensor) -> Tensor:
-    "Maps whose least value is 0 and whose largest is 1."
-    maps = maps - maps.amin((2, 3), keepdim=True)
-    return _unit(maps)
-
-
-@torch.no_grad()
-def _activation(model: ClassTokenViT, data: ImageDataset) -> Tensor:
-    "Weights (C, D) of a linear classifier of images by the means of what the stem's own classifier pools."
-    pooled = []
-    labels = []
-    for seen in _pass(model, data, "means"):
-        deep = model.patch_embed.head(seen.maps[-1])
-        inside = seen.inside[:, None].to(deep)
-        pooled.append((deep * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))
-        labels.append(seen.label)
-    with torch.enable_grad():
-        return _fit_linear(torch.cat(pooled), torch.cat(labels).float())
-
-
-def _first_maps(
-    model: ClassTokenViT,  # trained model on a frozen stem
-    weight: Tensor,  # weights (C, D) of `_activation`
-    seen: _Seen,  # training images
-) -> Tensor:  # (B, C, gh, gw) in [0, 1]
-    "Maps of class activation and of class tokens together, walked among like cells."
-    stem = model.patch_embed
-    grid = tuple(seen.inside.shape[1:])
-    activation = torch.einsum("cd,bdhw->bchw", weight, stem.head(seen.maps[-1])).relu()
-    _, attention = model.attention_maps(seen.maps, use_evidence=model.evidence is not None)
-    total = _unit(to_grid(activation, grid)) + _unit(to_grid(attention, grid))
-    return _stretched(walk_maps(total, stem.likeness(seen.maps, grid)))
+from .teachers import Seen, activation, first_maps, seen_images
 
 # %% ../../nbs/train/10_rounds.ipynb #9660aaea
 _CUT = 0.35  # of the first maps, chosen on the list `tune` of VOC 2012
@@ -153,7 +55,7 @@ class _Drawn(NamedTuple):
 
 
 def _draw(
-    seen: _Seen,  # images
+    seen: Seen,  # images
     target: Tensor,  # (B, gh, gw) class indices
     count: int,  # number of cells of each image
     background: bool,  # whether cells without a class exist
@@ -209,7 +111,7 @@ def _fit_cells(cells: CellClassifier, drawn: _Drawn, epochs: int, generator: tor
 def _taught(
     model: ClassTokenViT,  # model on a frozen stem
     data: ImageDataset,  # training images
-    maps_of: Callable[[_Seen], Tensor],  # maps (B, C, gh, gw) of the teacher
+    maps_of: Callable[[Seen], Tensor],  # maps (B, C, gh, gw) of the teacher
     cut: float,  # value below which a cell has no class
     generator: torch.Generator,  # generator of the draws
     what: str,  # name of the pass
@@ -219,7 +121,7 @@ def _taught(
     room = model.patch_embed.shapes[-1]
     count = min(max(_CELLS, -(-_TOTAL // len(data))), room[1] * room[2])
     parts = []
-    for seen in _pass(model, data, what):
+    for seen in seen_images(model, data, what):
         target = _targets(maps_of(seen), seen.label, cut if background else None)
         parts.append(_draw(seen, target, count, background, generator))
     return _Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
@@ -228,10 +130,10 @@ def _taught(
 def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | None) -> tuple[Callable, float]:
     "Reader of the maps that teach a round, and where they are cut."
     if cells is None:
-        weight = _activation(model, data)
-        return (lambda seen: _first_maps(model, weight, seen)), _CUT
+        weight = activation(model, data)
+        return (lambda seen: first_maps(model, weight, seen)), _CUT
 
-    def maps_of(seen: _Seen) -> Tensor:
+    def maps_of(seen: Seen) -> Tensor:
         maps = cells.maps(seen.maps)
         return walk_maps(maps, model.patch_embed.likeness(seen.maps, maps.shape[2:]))
 
@@ -245,7 +147,7 @@ def _round(model: ClassTokenViT, data: ImageDataset, number: int, seed: int, bef
     drawn = _taught(model, data, maps_of, cut, generator, f"cells, round {number + 1},")
     with torch.random.fork_rng():
         torch.manual_seed(mixed_seed(seed, number, 2))
-        model.add_cells(_WIDTH)
+        add_cells(model, _WIDTH)
         model.cells.to(drawn.inputs.device).has_background.fill_(data.background is not None)
         with torch.enable_grad():
             _fit_cells(model.cells, drawn, _EPOCHS[min(number, 1)], generator)
@@ -254,7 +156,7 @@ def _round(model: ClassTokenViT, data: ImageDataset, number: int, seed: int, bef
 def _load_cells(model: ClassTokenViT, file: Path) -> None:
     "Classifier of a round that was finished before."
     with reading(file, "is not the classifier of a round", "remove it, the round is run again"):
-        model.add_cells(_WIDTH)
+        add_cells(model, _WIDTH)
         model.cells.load_state_dict(load_file(file))
     model.cells.to(model.patch_embed.scale.device).eval()
 
