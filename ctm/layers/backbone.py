@@ -28,6 +28,7 @@ def _pixel_rule(network: nn.Module, in_chans: int) -> tuple[Tensor, Tensor]:  # 
 
 # %% ../../nbs/layers/12_backbone.ipynb #59f59ed2
 _FOLDING = Lock()  # a network is watched by one thread at a time
+_TOGETHER = 4  # images at a time: what early layers make of them stays near the processor
 
 
 class Backbone(nn.Module):
@@ -99,7 +100,9 @@ class Backbone(nn.Module):
             with _FOLDING:
                 if not self._fast:
                     self._fast.append(folded(self.network, image[:1], self.chosen))
-            return [part.half().float() for part in maps_of(self._fast[0], image, self.chosen)]
+            few = image.split(_TOGETHER if image.device.type == "cpu" else len(image))
+            parts = zip(*(maps_of(self._fast[0], some, self.chosen) for some in few), strict=True)
+            return [torch.cat(part).half().float() for part in parts]
 
     def head(
         self,

@@ -62,13 +62,14 @@ class CellClassifier(nn.Module):
         x: Tensor,  # inputs of cells (N, F)
     ) -> Tensor:  # (N, C + 1) logits, the background's last
         "Logits of each class, and of none, for each cell."
-        x = F.dropout((x.float() - self.mean) / self.std, 0.1, self.training)
-        x = self._dropped(F.gelu(self.norms[0](self.first(x))))
-        x = x + self._dropped(F.gelu(self.norms[1](self.second(x))))
+        x = self._dropped((x.float() - self.mean) / self.std, 0.1)
+        x = self._dropped(F.gelu(self.norms[0](self.first(x))), self.drop)
+        x = x + self._dropped(F.gelu(self.norms[1](self.second(x))), self.drop)
         return self.out(x)
 
-    def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.drop, self.training)
+    def _dropped(self, x: Tensor, share: float) -> Tensor:
+        "The same numbers, some of them 0 in training; outside it F.dropout would copy them."
+        return F.dropout(x, share) if self.training else x
 
     def maps(
         self,
