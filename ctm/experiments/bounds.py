@@ -115,7 +115,7 @@ def bounds(
     "Scores that a run is to be compared with."
     found = dict(constant=_constant_scores(val, config), random=_random_scores(val, config, seed))
     found["given_labels"] = given_scores(model, val, config, maps_of, *others)
-    if has_gates(model):
+    if has_gates(model) and not config.rounds:  # rounds have no maps before they are trained
         torch.manual_seed(seed)
         untrained = build_model(dataclasses.replace(config, pretrained=None), len(val.classes)).eval()
         untrained.to(next(model.parameters()).device)

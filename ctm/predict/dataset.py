@@ -22,12 +22,15 @@ from ..data.dataset import ImageDataset, check_parts, normalized
 from ..data.loader import loader, part_of
 from ..data.subsets import Subset, png_name
 from ..data.transforms import center_view
+from ..io.contents import cache_root
+from ..layers.stem import Stem
 from ..metrics import LabelScores, SegmentationScores
 from .masker import MapsOf, config_maps
 from ..pseudomask import candidate_maps, check_maps, paint
 from ..runtime.distributed import describe_batch, join_processes, memory_for, wait_for_all
 from ..runtime.progress import Progress
 from ..train.config import Config
+from ..train.features import kept_features
 
 # %% ../../nbs/predict/02_dataset.ipynb #2de7fdc7
 @torch.no_grad()
@@ -39,8 +42,11 @@ def predict_batches(
     prob_model: nn.Module | None = None,  # network whose probabilities choose and order the classes; None: `model`
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name, ...
     "Pseudo-masks of all images, with what they were made from; one image at a time where masks have their own sizes."
-    batches = loader(part_of(dataset), config.batch_size)
     places = own_places(dataset, config.img_size, config.resolution)
+    batches = loader(
+        part_of(_as_kept(model, dataset, config) if places and not maps_of and not prob_model else dataset),
+        config.batch_size,
+    )
     for index, batch in enumerate(Progress(batches, desc=f"predicting {dataset.name}", unit="batch")):
         with memory_for(partial(describe_batch, "masks", index, batch), "lower batch_size or img_size"):
             found = _read_maps(model, batch, dataset, config, maps_of, prob_model)
@@ -69,13 +75,23 @@ def own_places(
         )
     return {name: index for index, name in enumerate(dataset.names)}
 
+# %% ../../nbs/predict/02_dataset.ipynb #8d5547d1
+def _as_kept(model: nn.Module, dataset: ImageDataset, config: Config) -> ImageDataset:
+    "Images as the maps that a fit has kept, where masks are made of nothing else."
+    stem = getattr(model, "patch_embed", None)
+    plain = config.scales == (1.0,) and not config.flip and cache_root() is not None
+    if not (plain and isinstance(stem, Stem) and stem.frozen):
+        return dataset
+    return kept_features(stem, dataset, cache_root()) or dataset
+
 # %% ../../nbs/predict/02_dataset.ipynb #feba6fa2
 def _read_maps(
     model: nn.Module, batch: dict, dataset: ImageDataset, config: Config, maps_of: MapsOf | None, prob_model: object
 ) -> dict:
     "What the network says of one batch, and which classes may be painted."
     device = next(model.parameters()).device
-    image = center_view(batch["image"], config.img_size).to(device)
+    image = batch["image"]
+    image = (image[:, 0] if image.ndim == 3 else center_view(image, config.img_size)).to(device)
     mask = center_view(batch["mask"], config.img_size).to(device)
     label = dataset.view_label(mask, batch["label"].to(device))
     given = label if config.labels == "given" else None
