@@ -71,14 +71,21 @@ class CellClassifier(nn.Module):
         "The same numbers, some of them 0 in training; outside it F.dropout would copy them."
         return F.dropout(x, share) if self.training else x
 
+    def logits(
+        self,
+        maps: Sequence[Tensor],  # maps (B, channels, h, w) of the stem's layers
+    ) -> Tensor:  # (B, C + 1, gh, gw)
+        "Logits of all cells."
+        inputs = cell_inputs(maps)
+        logits = self(inputs.flatten(2).transpose(1, 2).flatten(0, 1)).unflatten(0, (len(inputs), -1))
+        return logits.transpose(1, 2).unflatten(2, inputs.shape[2:])
+
     def maps(
         self,
         maps: Sequence[Tensor],  # maps (B, channels, h, w) of the stem's layers
     ) -> Tensor:  # (B, C, gh, gw) in [0, 1]; above 0.5 where a class beats the background
         "Maps of the classes, each against the background."
-        inputs = cell_inputs(maps)
-        logits = self(inputs.flatten(2).transpose(1, 2).flatten(0, 1)).unflatten(0, (len(inputs), -1))
-        logits = logits.transpose(1, 2).unflatten(2, inputs.shape[2:])
+        logits = self.logits(maps)
         classes, none = logits[:, :-1], logits[:, -1:]
         return torch.where(self.has_background, (classes - none).sigmoid(), (1 + classes.softmax(1)) / 2)
 
