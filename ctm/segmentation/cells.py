@@ -52,7 +52,7 @@ class CellNetwork(nn.Module):
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
 
 # %% ../../nbs/segmentation/05_cells.ipynb #0c0b2d63
-_CELLS, _TOTAL, _EPOCHS = 48, 60_000, 5  # cells of each image and in all, at least; passes over them
+_CELLS, _TOTAL = 48, 60_000  # cells of each image and in all, at least
 
 
 @torch.no_grad()
@@ -82,10 +82,11 @@ def _drawn(network: CellNetwork, train: ImageDataset, generator: torch.Generator
 def fit_cell_network(
     network: CellNetwork,  # network, trained in place
     train: ImageDataset,  # images with the masks to be learnt
+    epochs: int,  # passes over the drawn cells
     seed: int,  # seed of draws and order
 ) -> None:
     "Training of the classifier on the masks' values at cells; the stem's maps are kept as stage one keeps them."
     if cache_root() is not None:
         train = keep_features(network.patch_embed, train, cache_root(), views=1)
     generator = torch.Generator().manual_seed(mixed_seed(seed, 0, 3))
-    fit_cells(network.cells, _drawn(network, train, generator), _EPOCHS, generator)
+    fit_cells(network.cells, _drawn(network, train, generator), epochs, generator)

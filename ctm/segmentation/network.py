@@ -104,9 +104,11 @@ _PRESETS = {  # preset -> field -> (value, source)
         options=(dict(decoder_channels=128), "chosen here: small"), epochs=(8, "chosen here: a CPU minute or two"),
         batch_size=(32, "as stage one"), lr=(1e-3, _UNSAID), weight_decay=(0.01, _UNSAID),
     ),
-    "photo": dict(
+    "photo": _SAME | dict(
         architecture=(_CELLS, "chosen here: minutes on a processor"),
-        encoder=("efficientnet_lite0.safetensors", "as stage one"), batch_size=(32, "as stage one"),
+        encoder=("efficientnet_lite0.safetensors", "as stage one"), encoder_weights=(None, "in the encoder's file"),
+        depth=(5, "the stem's own"), epochs=(5, "chosen here: over the drawn cells"), batch_size=(32, "as stage one"),
+        lr=(1e-3, "chosen here"), weight_decay=(0.05, "chosen here"),
         options=(dict(layers="8,16,32", stride=16, hidden=512), "as stage one"),
     ),
 }  # fmt: skip
@@ -224,7 +226,7 @@ def fit_segmentation(
     torch.manual_seed(seed)
     network = _build_network(segmentation, train, size)
     if isinstance(network, CellNetwork):
-        fit_cell_network(network, train, seed)
+        fit_cell_network(network, train, segmentation.epochs, seed)
         return network
     module = _SegmentationModule(network, segmentation, size, train.upright, seed)
     full = len(train) >= segmentation.batch_size  # a batch of one would have no variance to normalise by
