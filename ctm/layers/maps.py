@@ -148,6 +148,28 @@ def maps_of(network: nn.Module, image: Tensor, chosen: list[int | str]) -> list[
     known = dict(zip(indices, found, strict=True)) | {_HEAD: head}
     return [known[part] for part in chosen]
 
+# %% ../../nbs/layers/09_maps.ipynb #644da453
+@dataclass(frozen=True)
+class Seen:
+    "What a stem sees in images, which networks on the stem read in place of the images."
+
+    maps: list[Tensor]  # maps (B, channels, h, w) of the chosen layers
+    grid: tuple[int, int]  # (gh, gw) of the patches
+
+    def __len__(self) -> int:
+        return len(self.maps[0])
+
+    def __getitem__(self, rows: slice | Tensor) -> "Seen":
+        return Seen([part[rows] for part in self.maps], self.grid)
+
+    def split(self, size: int) -> list["Seen"]:
+        "Parts of a number of images each."
+        return [self[first : first + size] for first in range(0, len(self), size)]
+
+    def to(self, device: torch.device) -> "Seen":
+        "The same on a device."
+        return Seen([part.to(device) for part in self.maps], self.grid)
+
 # %% ../../nbs/layers/09_maps.ipynb #1d4ed337
 def _texts(value: object) -> tuple[str, ...]:
     "Names in one of timm's settings: none, one, or several."

@@ -8,6 +8,7 @@ __all__ = ['config_maps', 'paint_maps', 'Masker']
 # %% ../../nbs/predict/01_masker.ipynb #a1747e7d
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.nn import functional as F
 
 from ..data.dataset import normalized
 from ..data.transforms import covered_part, fill_missing, fit_image, placement
+from ..layers.maps import Seen
+from ..layers.stem import Stem
 from ..model import ClassTokenViT
 from ..pseudomask import pseudo_mask
 from ..refine import walk_maps
@@ -68,25 +71,35 @@ def view_maps(
     views = image_views(image, config.patch_size, config.scales, config.flip)
     return mean_maps([read(view) for view in views], config.flip)
 
+# %% ../../nbs/predict/01_masker.ipynb #07db432c
+def read_view(
+    read: Callable[[Tensor | Seen], tuple[Tensor, Tensor]],  # view, or what a stem sees in it -> logits, maps
+    model: nn.Module,  # network that is read
+    config: Config,  # affinity
+    view: Tensor,  # one of `image_views`
+) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw)
+    "Logits and maps of one view; a stem looks once, and maps are carried among patches that it finds alike."
+    stem = getattr(model, "patch_embed", None)
+    if not isinstance(stem, Stem):
+        if config.affinity == "stem":
+            raise ValueError('affinity="stem" needs a network on a stem: train one with stem=, or use affinity="none"')
+        return read(view)
+    seen = stem.seen(view)
+    logits, maps = read(seen)
+    if config.affinity == "stem":
+        maps = walk_maps(maps, stem.likeness(seen.maps, maps.shape[2:]))
+    return logits, maps
+
 # %% ../../nbs/predict/01_masker.ipynb #74368492
 def config_maps(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image batch (B, K, H, W)
-    config: Config,  # layers, gates, evidence, rounds, affinity, scales and flip
+    config: Config,  # layers, gates, evidence, scales and flip
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); class-to-patch maps (B, C, gh, gw) in [0, 1]
     "Logits and maps as a configuration asks for them (Section 3)."
-
-    def read(view: Tensor) -> tuple[Tensor, Tensor]:
-        stem = model.patch_embed
-        seen = stem.read(view) if config.rounds or config.affinity == "stem" else view
-        logits, maps = model.attention_maps(seen, config.layer_choice(), config.gated, use_evidence=config.use_evidence)
-        if config.rounds:
-            maps = model.cells.maps(seen)
-        if config.affinity == "stem":
-            maps = walk_maps(maps, stem.likeness(seen, maps.shape[2:]))
-        return logits, maps
-
-    return view_maps(read, image, config)
+    how = dict(layers=config.layer_choice(), gated=config.gated, use_evidence=config.use_evidence)
+    read = partial(model.attention_maps, **how)
+    return view_maps(partial(read_view, read, model, config), image, config)
 
 # %% ../../nbs/predict/01_masker.ipynb #52111484
 class _MaskOptions(Protocol):
