@@ -11,10 +11,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .vit import attention_matrices
+from .cam import stem_options
+from .vit import attention_matrices, grid_of
 from ..layers.architectures import find_donor, timm_options
 from ..layers.linear import fast_products
+from ..layers.maps import Seen
 from ..layers.pretrained import load_backbone, stretch_positions
+from ..layers.stem import stem_layer
 from ..train.config import Config
 
 # %% ../../nbs/baselines/03_mctformer.ipynb #98014e88
@@ -44,17 +47,16 @@ class _MCTformer(VisionTransformer):
 
     def branches(
         self,
-        image: Tensor,  # (B, K, H, W)
+        image: Tensor | Seen,  # images (B, K, H, W), packed maps (B, F) of a stem, or what it sees
     ) -> tuple[Tensor, Tensor, Tensor]:  # logits of class tokens and of patches, each (B, C); PatchCAM (B, C, gh, gw)
         "Both class scores, and the maps behind the second."
         tokens, c = self.forward_features(image), self.num_classes
-        grid = [side // patch for side, patch in zip(image.shape[2:], self.patch_embed.patch_size, strict=True)]
-        cam = self.patch_head(tokens[:, c:].unflatten(1, grid).permute(0, 3, 1, 2))
+        cam = self.patch_head(tokens[:, c:].unflatten(1, grid_of(self, image)).permute(0, 3, 1, 2))
         return tokens[:, :c].mean(2), cam.mean((2, 3)), cam
 
     def forward(
         self,
-        image: Tensor,  # (B, K, H, W)
+        image: Tensor | Seen,  # images, or maps of a stem, as `branches`
     ) -> Tensor:  # (B, C) logits
         "Mean of the two branches' logits (not in the papers: they paint the given labels and need no prediction)."
         token_logits, patch_logits, _ = self.branches(image)
@@ -62,13 +64,16 @@ class _MCTformer(VisionTransformer):
 
 # %% ../../nbs/baselines/03_mctformer.ipynb #fc5fe6c4
 def build_mctformer(
-    config: Config,  # shape, and `pretrained`
+    config: Config,  # shape, and stem or `pretrained`
     num_classes: int,  # C
 ) -> _MCTformer:  # model(image (B,K,H,W)) -> logits (B,C)
     "MCTformer-V2 with the configuration's size, patch, width, depth and heads."
     names = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "qkv_bias")
     donor = find_donor(config.pretrained) if config.pretrained else None
-    model = _MCTformer(num_classes, **timm_options({name: getattr(config, name) for name in names}, donor))
+    options = timm_options({name: getattr(config, name) for name in names}, donor)
+    model = _MCTformer(num_classes, **options | stem_layer(stem_options(config)))
+    if config.stem:
+        model.patch_embed.fill()
     if donor:
         load_backbone(model, donor)
     return model
@@ -76,7 +81,7 @@ def build_mctformer(
 # %% ../../nbs/baselines/03_mctformer.ipynb #2f3ce29c
 def mctformer_loss(
     model: _MCTformer,  # in training mode
-    image: Tensor,  # (B, K, H, W)
+    image: Tensor,  # images (B, K, H, W), or packed maps (B, F) of a stem
     label: Tensor,  # (B, C) in {0, 1}
 ) -> tuple[Tensor, dict[str, Tensor]]:  # total (); detached terms bce (class tokens) and patch_bce
     "Sum of both branches' multi-label soft margin losses, which are binary cross-entropies (Xu et al. 2022)."
@@ -105,14 +110,15 @@ def _carry_maps(
 @torch.no_grad()
 def mctformer_maps(
     model: _MCTformer,  # trained
-    image: Tensor,  # (B, K, H, W)
+    image: Tensor | Seen,  # images (B, K, H, W), or what its stem sees
     present: Tensor | None = None,  # all classes get their map
-    layers: int = 3,  # last blocks whose class-to-patch attention counts (Xu et al. 2022: 3)
+    layers: int | None = None,  # last blocks whose class-to-patch attention counts; None: 3 (Xu et al. 2022), or all
     fuse: bool = True,  # times PatchCAM, as in the second version; otherwise attention alone, as in the first
     affinity: bool = True,  # carried along the patch-to-patch attention of all blocks
     images: int = 8,  # at a time: all their attention matrices are held
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw) >= 0
     "Class-to-patch attention times PatchCAM, refined by patch affinity (Xu et al. 2022, Section 3)."
+    layers = min(3, len(model.blocks)) if layers is None else layers
     if not 1 <= layers <= len(model.blocks):
         raise ValueError(f"layers={layers} is out of range, choose a number in [1, {len(model.blocks)}]")
     logits, found, c = [], [], model.num_classes
