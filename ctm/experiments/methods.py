@@ -14,12 +14,12 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..baselines.cam import build_resnet, cam_maps, resnet_grad_cam
+from ..baselines.cam import build_cam, cam_maps, resnet_grad_cam, stem_cam_maps, stem_grad_cam
 from ..baselines.mctformer import build_mctformer, mctformer_loss, mctformer_maps
 from ..baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
 from ..core import check_choice
 from ..data.dataset import ImageDataset
-from ..predict.masker import MapsOf, config_maps, view_maps
+from ..predict.masker import MapsOf, config_maps, read_view, view_maps
 from ..train.config import Config
 from ..train.fit import build_model, fit
 
@@ -55,11 +55,20 @@ class Method:
     name: str  # part of its results' file names
     title: str  # title in tables, with its source
     network: str = "paper"  # name of what is trained; methods with the same one share a fit
+    stem_network: str = ""  # its name where a stem's maps are the patches; empty: the same
     build: Callable[[Config, int], nn.Module] = build_model  # (config, number of classes) -> model(image) -> (B, C)
     loss: Callable | None = None  # (model, image, label) -> total, detached terms; None: Equation 1
     fit: Callable = fit_network  # (run, train, val, **options) -> trained network
     maps: Callable[..., MapsOf] = _paper_maps  # (model, config, train) -> reader of maps
     settings: Callable[[Config], Config] = lambda config: config  # configuration asked for -> the one of its runs
+
+    def network_for(self, config: Config) -> str:
+        "Name of what is trained with a configuration."
+        return self.stem_network if config.stem and self.stem_network else self.network
+
+    def title_for(self, config: Config) -> str:
+        "Title in tables of a configuration's runs: a stem stands where a ResNet-18 was."
+        return self.title.replace("ResNet-18", "the stem") if config.stem else self.title
 
 # %% ../../nbs/experiments/02_methods.ipynb #04ca1986
 _RESTING = ("gate_init", "gate_lr", "penalty_start", "penalty_ramp", "layers", "gated", "reg_tokens", "final_norm")
@@ -70,6 +79,8 @@ def _rival_config(config: Config) -> Config:
     "Configuration of a rival: the same data and budget; what only the paper's method has is at rest."
     defaults = {f.name: f.default for f in dataclasses.fields(Config)}
     resting = {name: defaults[name] for name in _RESTING}
+    if not config.stem:
+        resting |= {name: value for name, value in defaults.items() if name.startswith("stem_")}
     return dataclasses.replace(config, **resting, mask_ratio=0.0, lam=0.0, labels="predicted")
 
 
@@ -86,27 +97,34 @@ def _classification_loss(
 def _rival(
     name: str,  # part of its results' file names
     title: str,  # title in tables, with its source
-    maps: MapsOf,  # reader of maps, the same for every configuration
+    maps: MapsOf,  # reader of maps
+    stem_maps: MapsOf | None = None,  # reader of a network on a stem; None: the same
     **parts,  # other fields of `Method`: network, build, loss
 ) -> Method:
     "Method whose network has neither class tokens nor gates."
 
     def reader(model: nn.Module, config: Config, train: ImageDataset) -> MapsOf:
-        return lambda model, image, present: view_maps(lambda view: maps(model, view, present), image, config)
+        chosen = stem_maps if config.stem and stem_maps else maps
+
+        def maps_of(model: nn.Module, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+            read = partial(chosen, model, present=present)
+            return view_maps(partial(read_view, read, model, config), image, config)
+
+        return maps_of
 
     return Method(name, title, maps=reader, settings=_rival_config, **parts)
 
 # %% ../../nbs/experiments/02_methods.ipynb #58d34bbb
-_RESNET = dict(network="resnet18", build=build_resnet, loss=_classification_loss)
-_VIT = dict(network="vit", build=build_vit, loss=_classification_loss)
-_MCT = dict(network="mctformer", build=build_mctformer, loss=mctformer_loss)
+_CNN = dict(network="resnet18", stem_network="stem_cam", build=build_cam, loss=_classification_loss)
+_VIT = dict(network="vit", stem_network="stem_vit", build=build_vit, loss=_classification_loss)
+_MCT = dict(network="mctformer", stem_network="stem_mctformer", build=build_mctformer, loss=mctformer_loss)
 PAPER = Method("paper", "class-token masking (the paper's method)")
 METHODS = {
     method.name: method
     for method in (
         PAPER,
-        _rival("cam", "CAM of ResNet-18 (Zhou et al. 2016)", cam_maps, **_RESNET),
-        _rival("grad_cam", "Grad-CAM of ResNet-18 (Selvaraju et al. 2017)", resnet_grad_cam, **_RESNET),
+        _rival("cam", "CAM of ResNet-18 (Zhou et al. 2016)", cam_maps, stem_cam_maps, **_CNN),
+        _rival("grad_cam", "Grad-CAM of ResNet-18 (Selvaraju et al. 2017)", resnet_grad_cam, stem_grad_cam, **_CNN),
         _rival("vit_grad_cam", "Grad-CAM of a ViT (Selvaraju et al. 2017)", vit_grad_cam, **_VIT),
         _rival("vit_rollout", "attention rollout of a ViT (Abnar and Zuidema 2020)", rollout_maps, **_VIT),
         _rival("vit_relevance", "relevance of a ViT (Chefer et al. 2021)", relevance_maps, **_VIT),

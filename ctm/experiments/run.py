@@ -58,7 +58,8 @@ class Run:
     @cached_property
     def home(self) -> Path:
         "Folder of the fit: checkpoints, log and model."
-        network = "paper" if self.method.network == "paper" else f"net-{self.method.network}"
+        network = self.method.network_for(self.config)
+        network = network if network == "paper" else f"net-{network}"
         return files_of(result_file(self.config.fit_config(), self.seed, self.data, network))
 
     @property

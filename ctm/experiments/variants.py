@@ -190,8 +190,22 @@ class _EquivariantFit(FitModule):
         return total + apart, terms | dict(apart=apart.detach())
 
 
+def _two_views(config: Config) -> Config:
+    "Configuration whose images can be looked at in two sizes; `ValueError` where one view's features are kept."
+    if config.stem and config.stem_frozen:
+        raise ValueError(
+            f"method='equivariant' looks at smaller images, of which a frozen stem keeps no features: "
+            f"pass stem_frozen=False beside stem={config.stem!r}, or choose another method"
+        )
+    return config
+
+
 _EQUIVARIANT = Method(
-    "equivariant", "maps of two views must agree", "equivariant", fit=partial(fit_network, kind=_EquivariantFit)
+    "equivariant",
+    "maps of two views must agree",
+    "equivariant",
+    fit=partial(fit_network, kind=_EquivariantFit),
+    settings=_two_views,
 )
 
 # %% ../../nbs/experiments/06_variants.ipynb #fecba66c

@@ -58,6 +58,14 @@ def run_second(
     return keep(path, make, again=again, kept=kept)
 
 
+def title_of(
+    name: str,  # key of `TITLES`
+    config: Config,  # configuration of the paper's method
+) -> str:
+    "Title of a method's runs with a configuration, which says whose maps are read."
+    return METHODS[name].title_for(config) if name in METHODS else TITLES[name]
+
+
 def run_named(
     name: str,  # key of `TITLES`
     config: Config,  # configuration of the paper's method
@@ -83,7 +91,7 @@ def _compare(
     rows = []
     for name in names:
         one = partial(run_named, name, config, **how)
-        rows.append(run_row(TITLES[name], one, seeds, (Exception,), (paper or {}).get(name)))
+        rows.append(run_row(title_of(name, config), one, seeds, (Exception,), (paper or {}).get(name)))
     return rows
 
 # %% ../../nbs/reports/05_compare.ipynb #744b1c7e

@@ -20,7 +20,7 @@ from ..data.colors import OKABE_ITO
 from ..experiments.results import Result
 from ..experiments.run import run_kept
 from ..experiments.variants import VARIANTS
-from .compare import TITLES, run_named, run_second
+from .compare import run_named, run_second, title_of
 from .kinds import mean_deviation, percents
 from .sweeps import rows_of
 from .tables import Row, run_row, summary_table
@@ -85,7 +85,7 @@ def rival_tables(
     tables = {}
     for title, (dataset, root, own) in sets.items():
         config = load_config(dataset, "demo", **own, **changes)
-        runs = {TITLES[name] + note: partial(run_named, name, config, root=root) for name in names}
+        runs = {title_of(name, config) + note: partial(run_named, name, config, root=root) for name in names}
         tables[title] = [run_row(name, one, seeds, ()) for name, one in runs.items()]
     return tables
 

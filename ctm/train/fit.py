@@ -212,6 +212,8 @@ def fit(
     say_weights(config.preset, config.pretrained or config.stem, train.name)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
+    if config.stem and _stem_of(model) is None:
+        raise ValueError(f"stem={config.stem!r}: this network has no stem; give it a `Stem`, or pass stem=None")
     if config.logit_start == "frequency":
         start_at(model, _label_frequency(train))
     train, val = _features_for(model, config, train, val)
