@@ -94,11 +94,15 @@ def read_view(
 def config_maps(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image batch (B, K, H, W)
-    config: Config,  # layers, gates, evidence, scales and flip
+    config: Config,  # layers, gates, evidence, rounds, affinity, scales and flip
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); class-to-patch maps (B, C, gh, gw) in [0, 1]
     "Logits and maps as a configuration asks for them (Section 3)."
     how = dict(layers=config.layer_choice(), gated=config.gated, use_evidence=config.use_evidence)
-    read = partial(model.attention_maps, **how)
+
+    def read(seen: Tensor | Seen) -> tuple[Tensor, Tensor]:
+        logits, maps = model.attention_maps(seen, **how)
+        return logits, model.cells.maps(seen.maps) if config.rounds else maps
+
     return view_maps(partial(read_view, read, model, config), image, config)
 
 # %% ../../nbs/predict/01_masker.ipynb #52111484

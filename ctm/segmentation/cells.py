@@ -20,7 +20,7 @@ from ..layers.stem import Stem
 from ..runtime.progress import Progress
 from ..train.features import keep_features
 from ..train.rounds import Drawn, draw_cells, fit_cells
-from ..train.teachers import Seen
+from ..train.teachers import Shown
 
 # %% ../../nbs/segmentation/05_cells.ipynb #a27cf3de
 class CellNetwork(nn.Module):
@@ -72,9 +72,9 @@ def _drawn(network: CellNetwork, train: ImageDataset, generator: torch.Generator
         inside = target != IGNORE
         some = inside.flatten(1).any(1)
         if some.any():
-            maps = [part[some] for part in stem.read(image.to(device))]
+            maps = [part[some] for part in stem.seen(image.to(device)).maps]
             label = torch.ones(int(some.sum()), values - 1, device=device)  # every value may be anywhere
-            seen = Seen(maps, label, inside[some])
+            seen = Shown(maps, label, inside[some])
             parts.append(draw_cells(seen, target[some].where(inside[some], 0), count, True, generator))
     return Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

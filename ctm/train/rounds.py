@@ -25,7 +25,7 @@ from ..refine import walk_maps
 from ..runtime.distributed import join_processes, wait_for_all
 from ..runtime.progress import Progress
 from .config import Config
-from .teachers import Seen, activation, first_maps, seen_images
+from .teachers import Shown, activation, first_maps, seen_images
 
 # %% ../../nbs/train/10_rounds.ipynb #9660aaea
 _CUT = 0.35  # of the first maps, chosen on the list `tune` of VOC 2012
@@ -55,7 +55,7 @@ class Drawn(NamedTuple):
 
 
 def draw_cells(
-    seen: Seen,  # images
+    seen: Shown,  # images
     target: Tensor,  # (B, gh, gw) class indices
     count: int,  # number of cells of each image
     background: bool,  # whether cells without a class exist
@@ -111,7 +111,7 @@ def fit_cells(cells: CellClassifier, drawn: Drawn, epochs: int, generator: torch
 def _taught(
     model: ClassTokenViT,  # model on a frozen stem
     data: ImageDataset,  # training images
-    maps_of: Callable[[Seen], Tensor],  # maps (B, C, gh, gw) of the teacher
+    maps_of: Callable[[Shown], Tensor],  # maps (B, C, gh, gw) of the teacher
     cut: float,  # value below which a cell has no class
     generator: torch.Generator,  # generator of the draws
     what: str,  # name of the pass
@@ -133,7 +133,7 @@ def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | N
         weight = activation(model, data)
         return (lambda seen: first_maps(model, weight, seen)), _CUT
 
-    def maps_of(seen: Seen) -> Tensor:
+    def maps_of(seen: Shown) -> Tensor:
         maps = cells.maps(seen.maps)
         return walk_maps(maps, model.patch_embed.likeness(seen.maps, maps.shape[2:]))
 

@@ -18,14 +18,14 @@ from ..core import IGNORE
 from ..data.dataset import ImageDataset
 from ..data.loader import loader
 from ..data.transforms import center_view
-from ..layers.maps import NATURAL
+from ..layers.maps import NATURAL, Seen
 from ..layers.stem import to_grid
 from ..model import ClassTokenViT
 from ..refine import walk_maps
 from ..runtime.progress import Progress
 
 # %% ../../nbs/train/11_teachers.ipynb #0a7ed734
-class Seen(NamedTuple):
+class Shown(NamedTuple):
     "A batch of training images as a frozen stem sees them (not in the paper)."
 
     maps: list[Tensor]  # maps (B, channels, h, w) of the stem's layers
@@ -41,7 +41,7 @@ def _inside(data: ImageDataset, index: int, size: tuple[int, int], grid: tuple[i
     return shown[rows][:, columns]
 
 
-def seen_images(model: ClassTokenViT, data: ImageDataset, what: str, batch_size: int = 16) -> Iterator[Seen]:
+def seen_images(model: ClassTokenViT, data: ImageDataset, what: str, batch_size: int = 16) -> Iterator[Shown]:
     "Training images, in their order, in batches."
     stem = model.patch_embed
     device = stem.scale.device
@@ -53,7 +53,7 @@ def seen_images(model: ClassTokenViT, data: ImageDataset, what: str, batch_size:
         label = data.view_label(center_view(batch["mask"], stem.img_size), batch["label"])
         inside = [_inside(data, i, stem.img_size, grid) for i in range(first, first + len(image))]
         first += len(image)
-        yield Seen(stem.read(image.to(device)), label.to(device), torch.stack(inside).to(device))
+        yield Shown(stem.seen(image.to(device)).maps, label.to(device), torch.stack(inside).to(device))
 
 # %% ../../nbs/train/11_teachers.ipynb #dab76f24
 _DECAY = 0.1  # price of the linear classifier's weights
@@ -112,12 +112,13 @@ def activation(model: ClassTokenViT, data: ImageDataset) -> Tensor:
 def first_maps(
     model: ClassTokenViT,  # trained model on a frozen stem
     weight: Tensor,  # weights (C, D) of `activation`
-    seen: Seen,  # training images
+    seen: Shown,  # training images
 ) -> Tensor:  # (B, C, gh, gw) in [0, 1]
     "Maps of class activation and of class tokens together, walked among like cells."
     stem = model.patch_embed
     grid = tuple(seen.inside.shape[1:])
     evidence = torch.einsum("cd,bdhw->bchw", weight, stem.head(seen.maps[-1])).relu()
-    _, attention = model.attention_maps(seen.maps, use_evidence=model.evidence is not None)
+    whole = Seen(seen.maps, stem.grid_size)
+    _, attention = model.attention_maps(whole, use_evidence=model.evidence is not None)
     total = _unit(to_grid(evidence, grid)) + _unit(to_grid(attention, grid))
     return _stretched(walk_maps(total, stem.likeness(seen.maps, grid)))

@@ -16,7 +16,7 @@ from ctm.predict.masker import config_maps
 from ctm.train.config import load_config
 from ctm.train.fit import fit
 from ctm.train.rounds import draw_cells
-from ctm.train.teachers import Seen, seen_images
+from ctm.train.teachers import Shown, seen_images
 
 SHAPE = dict(img_size=(64, 64), patch_size=16, in_chans=3, embed_dim=16, depth=1, num_heads=2)
 STEM = dict(stem="random:resnet10t", stem_layers="8,16", stem_stride=16, stem_views=1)
@@ -89,7 +89,7 @@ def test_margins_teach_nothing(fitted):
 
 
 def test_an_image_without_a_label_is_background_or_unknown():
-    seen = Seen([torch.randn(2, 3, 4, 4)], torch.tensor([[1, 0], [0, 0]]), torch.ones(2, 4, 4, dtype=torch.bool))
+    seen = Shown([torch.randn(2, 3, 4, 4)], torch.tensor([[1, 0], [0, 0]]), torch.ones(2, 4, 4, dtype=torch.bool))
     target = torch.tensor([0, 2])[:, None, None].expand(2, 4, 4)
     known = draw_cells(seen, target, 5, True, torch.Generator().manual_seed(0))
     assert known.allowed.tolist() == [[True, False, True]] * 5 + [[False, False, True]] * 5
