@@ -6,6 +6,7 @@ moments, or at a random one of the file operations of a phase, found by an audit
 
 import argparse
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -77,7 +78,8 @@ def outcome(place: Path) -> dict:
 def task_second(place: Path) -> dict:
     "Both stages, from nothing: the second one's pseudo-masks, fit, predictions and Result."
     channels = dict(decoder_channels=(16, 8, 4))
-    network = load_segmentation_config(architecture="Unet", encoder="resnet18", depth=3, epochs=3, options=channels)
+    network = dict(architecture="Unet", encoder="tu-mobilenetv3_small_050", depth=3, epochs=3, options=channels)
+    network = load_segmentation_config(**network)
     run_segmentation(load_config("kvasir_seg", "demo", **TINY), network, root=place / "data")
     return outcome(place)
 
@@ -148,7 +150,7 @@ def kill_after(seconds: float):
     return act
 
 
-def start(task, place: Path, watch: Watch | None = None, **options) -> int:
+def start(task, place: Path, *watches: Watch, **options) -> int:
     "A child that does a task and leaves its outcome; its process number."
     sys.stdout.flush()
     pid = os.fork()
@@ -160,11 +162,11 @@ def start(task, place: Path, watch: Watch | None = None, **options) -> int:
         log = os.open(place / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
         torch.set_num_threads(1)
-        if watch:
+        for watch in watches:
             sys.addaudithook(watch)
         found = task(place, **options)
         (place / "outcome.json").write_text(json.dumps(found, sort_keys=True))
-        (place / "seen.json").write_text(json.dumps(watch.seen if watch else 0))
+        (place / "seen.json").write_text(json.dumps([watch.seen for watch in watches]))
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
@@ -190,9 +192,9 @@ def end(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def done(task, place: Path, watch: Watch | None = None, **options) -> int:
+def done(task, place: Path, *watches: Watch, **options) -> int:
     "Start a child and wait for it."
-    return end(start(task, place, watch, **options))
+    return end(start(task, place, *watches, **options))
 
 
 def said(place: Path) -> str:
@@ -247,17 +249,23 @@ def fresh(stack: list) -> Path:
     return place
 
 
+def remove(places: list) -> None:
+    subprocess.run(["rm", "-rf", *map(str, places)], check=True)
+
+
 WHOLE: dict = {}  # what was found once
 
 
-def whole(task, stack: list, pattern: str = "^$") -> tuple[dict, int, float]:
+def whole(task, stack: list, pattern: str | None = None) -> tuple[dict, int, float]:
     "Outcome of an uninterrupted run, how many file operations fit the pattern, and its seconds."
-    if (task, pattern) not in WHOLE:
+    if task not in WHOLE:
         place, begun = fresh(stack), time.monotonic()
-        assert done(task, place, Watch(pattern)) == 0, said(place)
-        seconds = time.monotonic() - begun
-        WHOLE[task, pattern] = got(place), json.loads((place / "seen.json").read_text()), seconds
-    return WHOLE[task, pattern]
+        patterns = [of for known, of, *_ in (*PHASES.values(), *FULL.values()) if known is task and of]
+        assert done(task, place, *map(Watch, patterns)) == 0, said(place)
+        seen = zip(patterns, json.loads((place / "seen.json").read_text()), strict=True)
+        WHOLE[task] = got(place), dict(seen), time.monotonic() - begun
+    outcome, seen, seconds = WHOLE[task]
+    return outcome, seen.get(pattern, 0), seconds
 
 
 def got(place: Path) -> dict | None:
@@ -285,7 +293,7 @@ def experiment_kill(stack: list, rng: random.Random, short: bool) -> dict:
             continue  # 20 seconds each
         kills = 1 if short else kills
         counts = dict(kills=0, same=0, broken=[], left=[])
-        expected, events, seconds = whole(task, stack, pattern or "^$")
+        expected, events, seconds = whole(task, stack, pattern)
         while counts["kills"] < kills:
             place = fresh(stack)
             if pattern:
@@ -419,10 +427,10 @@ def experiment_stop(stack: list, rng: random.Random, short: bool) -> dict:
 
 
 def limited(stack: list) -> dict:
-    "A run in slices of a third of its time."
+    "A run in slices of a third of its time; each is a fifth longer, should the machine be busier than it was."
     expected, _, seconds = whole(task_run, stack)
     place, starts = fresh(stack), 1
-    while (code := done(task_limited, place, seconds=seconds / 3)) == RESUME:
+    while (code := done(task_limited, place, seconds=seconds / 3 * 1.2 ** (starts - 1))) == RESUME:
         starts += 1
     return dict(starts=starts, same=int(code == 0 and got(place) == expected), left=left_over(place / "runs"))
 
@@ -447,52 +455,64 @@ FULL = {  # what is written -> task, paths
 }
 
 
+def enter_small(folder: Path) -> None:
+    "Mount a file system of 64 MB in a folder, for this process and its children alone."
+    user, group, libc = os.getuid(), os.getgid(), ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(0x10000000 | 0x20000):  # CLONE_NEWUSER, CLONE_NEWNS
+        raise OSError(ctypes.get_errno(), "unshare")
+    for name, line in dict(setgroups="deny", uid_map=f"0 {user} 1", gid_map=f"0 {group} 1").items():
+        Path("/proc/self", name).write_text(line)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
+
+
 def experiment_full(stack: list, rng: random.Random, short: bool) -> dict:
     "A file system of 64 MB that fills up when a file is begun: one error, nothing lost, and on once there is room."
-    if "SURVIVE_SMALL" not in os.environ:
-        small = tempfile.mkdtemp(prefix="survive-small-")
-        again = [sys.executable, __file__, "full", "--seed", str(rng.randint(0, 99)), *(["--short"] if short else [])]
-        mount = f'mount -t tmpfs -o size=64m tmpfs {small} && exec "$@"'
-        ran = subprocess.run(
-            ["unshare", "-rm", "sh", "-c", mount, "sh", *again],
-            env=os.environ | dict(SURVIVE_SMALL=small), capture_output=True, text=True,
-        )  # fmt: skip
-        os.rmdir(small)
-        if ran.returncode:
-            return (
-                dict(not_permitted=ran.stderr[-300:])
-                if "Traceback" not in ran.stderr
-                else dict(error=ran.stderr[-2000:])
-            )
-        return json.loads(ran.stdout)["full"]
-    small, found, expected = Path(os.environ["SURVIVE_SMALL"]), {}, {}
-    for name, (task, pattern) in FULL.items():
-        if task not in expected:
-            expected[task] = whole(task, stack)[0]
-        place = fresh(stack)
-        (place / "runs").symlink_to(small / name.replace(" ", "-"))
-        (small / name.replace(" ", "-")).mkdir()
-        ballast = small / "ballast"
+    for task, _ in FULL.values():
+        whole(task, stack)  # the child has what was found before it began
+    place = fresh(stack)
+    code = done(task_full, place, stack=stack)
+    return got(place) if code == 0 else dict(error=said(place)[-2000:])
 
-        def fill(ballast=ballast):
-            with open(ballast, "wb", buffering=0) as file:
-                try:
-                    while True:
-                        file.write(bytes(1 << 16))
-                except OSError:
-                    pass
 
-        at = 2 if name in ("checkpoint", "its checksum", "log") else 1
-        code = done(task, place, Watch(pattern, at, fill))
-        errors = [line for line in said(place).splitlines() if "DiskFullError: " in line]
-        clear = code == 1 and bool(errors) and bool(re.search(r"/\S+: no room: .*bytes needed", errors[-1]))
-        counts = dict(clear=clear, said=errors[-1:], broken=broken(small))
-        for known in (str(small.resolve()), str(place)):
-            counts["said"] = [line.replace(known, "DISK") for line in counts["said"]]
-        ballast.unlink(missing_ok=True)
-        counts["same"] = done(task, place) == 0 and got(place) == expected[task]
-        found[name] = counts | dict(left=left_over(small))
-    return found
+def task_full(place: Path, stack: list) -> dict:
+    "Every kind of file, each begun on a full disk."
+    small, own = place / "small", stack[:1]
+    small.mkdir()
+    try:
+        enter_small(small)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return dict(not_permitted=str(error))
+    try:
+        return {name: fill_at(name, task, pattern, small, own) for name, (task, pattern) in FULL.items()}
+    finally:
+        remove(own[1:])
+
+
+def fill_at(name: str, task, pattern: str, small: Path, stack: list) -> dict:
+    "One kind of file is begun on a full disk; then there is room again."
+    place = fresh(stack)
+    (place / "runs").symlink_to(small / name.replace(" ", "-"))
+    (small / name.replace(" ", "-")).mkdir()
+    ballast = small / "ballast"
+
+    def fill():
+        with open(ballast, "wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+            except OSError:
+                pass
+
+    at = 2 if name in ("checkpoint", "its checksum", "log") else 1
+    code = done(task, place, Watch(pattern, at, fill))
+    errors = [line for line in said(place).splitlines() if "DiskFullError: " in line]
+    clear = code == 1 and bool(errors) and bool(re.search(r"/\S+: no room: .*bytes needed", errors[-1]))
+    counts = dict(clear=clear, said=errors[-1:], broken=broken(small))
+    for known in (str(small.resolve()), str(place)):
+        counts["said"] = [line.replace(known, "DISK") for line in counts["said"]]
+    ballast.unlink(missing_ok=True)
+    counts["same"] = done(task, place) == 0 and got(place) == whole(task, stack)[0]
+    return counts | dict(left=left_over(small))
 
 
 def experiment_two(stack: list, rng: random.Random, short: bool) -> dict:
@@ -522,12 +542,12 @@ def experiment_two(stack: list, rng: random.Random, short: bool) -> dict:
 
 def experiment_damaged(stack: list, rng: random.Random, short: bool) -> dict:
     "The last checkpoint loses or changes bytes: noticed, the one before is used, the end is the same."
-    expected, events, _ = whole(task_run, stack, r"/\.last\.partial-")
+    expected, events, _ = whole(task_run, stack, FULL["checkpoint"][1])
     counts = dict(damaged=0, said=0, same=0, left=[])
     third = 2 * events // 3 + 1  # of three epochs
     while counts["damaged"] < (2 if short else 8):
         place = fresh(stack)
-        assert done(task_run, place, Watch(r"/\.last\.partial-", third, kill_after(0))) == -signal.SIGKILL
+        assert done(task_run, place, Watch(FULL["checkpoint"][1], third, kill_after(0))) == -signal.SIGKILL
         last = next(place.glob("runs/fits/*/last.ckpt"), None)
         if last is None:
             continue  # killed just when it was being replaced
@@ -614,18 +634,27 @@ def experiment_determinism(stack: list, rng: random.Random, short: bool) -> dict
     wanted = ["C", "POSIX", "C.utf8", "de_DE.utf8", "tr_TR.utf8"]
     cases = [dict(workers=n) for n in (0, 1, 2)] + [dict(cwd="/"), dict(cwd=str(ROOT / "nbs"))]
     cases += [dict(locale=name) for name in wanted if name in installed] + [dict(TZ="Asia/Kolkata", PYTHONHASHSEED="7")]
-    cases = [dict(workers=1, cwd="/", locale="C"), dict(workers=2, PYTHONHASHSEED="7")] if short else cases
+    if short:  # one start of Python for all that wants another
+        cases = [dict(workers=1), dict(workers=2, cwd="/", locale="C", TZ="Asia/Kolkata", PYTHONHASHSEED="7")]
     expected, counts = whole(task_run, stack)[0], dict(runs=0, same=0, cases=[])
     for case in cases:
         place = fresh(stack)
-        env = os.environ | dict(LC_ALL=case.get("locale", "C.utf8"), PYTHONPATH=str(ROOT))
-        env |= {name: case[name] for name in ("TZ", "PYTHONHASHSEED") if name in case}
-        command = [sys.executable, __file__, "one", "--place", str(place), "--workers", str(case.get("workers", 0))]
-        subprocess.run(command, env=env, cwd=case.get("cwd", ROOT), check=True, capture_output=True)
+        if case.keys() == {"workers"}:
+            assert done(task_run, place, num_workers=case["workers"]) == 0, said(place)
+        else:
+            elsewhere(place, case)
         counts["runs"] += 1
         counts["same"] += got(place) == expected
         counts["cases"].append({name: "nbs" if "/nbs" in str(value) else value for name, value in case.items()})
     return counts | dict(locales_missing=[name for name in wanted if name not in installed])
+
+
+def elsewhere(place: Path, case: dict) -> None:
+    "The run by a Python of its own, in another folder, locale and time zone."
+    env = os.environ | dict(LC_ALL=case.get("locale", "C.utf8"), PYTHONPATH=str(ROOT))
+    env |= {name: case[name] for name in ("TZ", "PYTHONHASHSEED") if name in case}
+    command = [sys.executable, __file__, "one", "--place", str(place), "--workers", str(case.get("workers", 0))]
+    subprocess.run(command, env=env, cwd=case.get("cwd", ROOT), check=True, capture_output=True)
 
 
 def experiment_bad(stack: list, rng: random.Random, short: bool) -> dict:
@@ -693,10 +722,9 @@ def main() -> None:
         try:
             found[name] = EXPERIMENTS[name](stack, random.Random(f"{args.seed} {name}"), args.short)
         finally:
-            for place in stack[1:]:
-                subprocess.run(["rm", "-rf", str(place)], check=True)
+            remove(stack[1:])
         print(name, json.dumps(found[name])[:400], file=sys.stderr, flush=True)
-    subprocess.run(["rm", "-rf", str(data)], check=True)
+    remove([data])
     facts = dict(command="python tests/survive.py --out figures/survive.json", seed=args.seed, versions=versions())
     facts |= dict(seconds=round(time.monotonic() - begun), short=args.short) if args.out else {}
     if args.names and args.out and Path(args.out).exists():  # the others as they were
