@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,10 +19,10 @@ import numpy as np
 from ctm.core import BadFileError, DatasetNotFoundError, atomic_path, repo_root, versions
 from ctm.io.safe import printable, read_json
 from ctm.reports.reliability import ENDS, GOOD
+from tests import apart
 from tests.fuzz.mutants import mutate
 from tests.fuzz.targets import Target, target_of, targets
 
-ROOT = Path(__file__).resolve().parents[2]
 ALARM = 30  # seconds for one mutant
 MEMORY = 3 * 2**30  # bytes that a mutant may add to the process
 LEAK = 64  # MB of growth from the middle of a run to its end, and open files: none
@@ -98,12 +97,19 @@ def _memory(field: str) -> float:  # MB
     return int(lines[field].split()[0]) / 1024
 
 
-def _child(name: str, first: int, last: int, seed: int, record: Path) -> subprocess.CompletedProcess:
-    "A finished child that did `work`."
-    command = [sys.executable, "-m", "tests.fuzz.run", "--work", name, str(first), str(last), str(seed), str(record)]
-    place = str(record.parent)
-    settings = dict(OMP_NUM_THREADS="1", CTM_RUNS=place, CTM_CACHE="off", TMPDIR=place)
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, cwd=ROOT)
+def _child(name: str, first: int, last: int, seed: int, record: Path) -> tuple[int, str]:
+    "Exit code and words of a finished child that did `work`."
+    place, log = str(record.parent), record.with_name("said.txt")
+    log.unlink(missing_ok=True)
+    settings = dict(CTM_RUNS=place, CTM_CACHE="off", TMPDIR=place)
+    process = apart.start(_say_work, name, first, last, seed, record, log=log, **settings)
+    process.join()
+    return process.exitcode, log.read_text(errors="replace") if log.exists() else ""
+
+
+def _say_work(*work_args) -> None:
+    tempfile.tempdir = None  # as TMPDIR says now
+    print(json.dumps(work(*work_args)), flush=True)
 
 
 def fuzz_reader(
@@ -120,18 +126,18 @@ def fuzz_reader(
         record = Path(place, "record")
         record.write_bytes(bytes(count))
         while first < count:
-            done = _child(name, first, count, seed, record)
-            lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+            code, said = _child(name, first, count, seed, record)
+            lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
             failures += [line for line in lines if "end" in line]
-            if done.returncode == 0:
+            if code == 0:
                 grown = lines[-1]
                 break
             ended = record.read_bytes()
             first = next(i for i in range(first, count + 1) if i == count or not ended[i])
             if first == count:
                 break
-            end = "hang" if done.returncode == -signal.SIGALRM else "crash"
-            why = f"exit {done.returncode}: {done.stderr[-500:]}"
+            end = "hang" if code == -signal.SIGALRM else "crash"
+            why = f"exit {code}: {said[-500:]}"
             failures.append(dict(reader=name, number=first, end=end, why=why))
             ended = bytearray(ended)
             ended[first] = ENDS.index(end)
@@ -188,12 +194,8 @@ def main(arguments: list[str] | None = None) -> int:  # exit status: 1 where any
     parser.add_argument("--reader", action="append", help="only this one; repeatable; its rows in --out are renewed")
     parser.add_argument("--only", type=int, help="one mutant of one reader: write it to mutant.bin and say its end")
     parser.add_argument("--out", type=Path, default=repo_root() / "figures" / "fuzz.json", help="default: %(default)s")
-    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
-    if args.work:
-        name, first, last, seed, record = args.work
-        print(json.dumps(work(name, int(first), int(last), int(seed), Path(record))))
-    elif args.only is not None:
+    if args.only is not None:
         with tempfile.TemporaryDirectory() as home:
             target = target_of(Path(home), args.reader[0])
             how, data = mutant(target, args.reader[0], args.only, args.seed)
