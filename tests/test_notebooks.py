@@ -1,4 +1,4 @@
-"Every notebook runs, one test each, by nbdev's own runner; long reports and the tutorials with fewer epochs."
+"Every notebook runs, one test each, by nbdev's own runner; long reports and the tutorials on less, for a moment."
 
 import os
 import re
@@ -10,30 +10,41 @@ from nbdev.doclinks import nbglob
 from papermill.iorw import load_notebook_node, write_ipynb
 from papermill.parameterize import parameterize_notebook
 
+from ctm.train.data import SYNTHETIC_SIZE
+
 CFG = get_config()
 NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: (not path.name[0].isdigit(), path))  # the library first
 SHORTER = {  # report -> parameters of its test
-    "sensitivity": dict(changes=dict(epochs=3)),
-    "own_data": dict(epochs=3),
+    "sensitivity": dict(changes=dict(epochs=2)),
+    "own_data": dict(epochs=2),
+}
+LESS = {  # in a tutorial -> in its test
+    r"\bepochs=\d+": "epochs=2",
+    r"/ \"synthetic\", 256\)": '/ "synthetic", 64)',  # training images; a quarter as many for validation
+    r"\brange\((32|48|64)\)": "range(16)",  # of validation images
+    r"\b1536\b": "768",  # side of a raster in pixels
 }
 
 
 def shortened(notebook, folder):
-    "Copy of a report or a tutorial that trains for three epochs."
+    "Copy of a report or a tutorial that trains for two epochs, on few images."
     node = load_notebook_node(str(notebook))
     if notebook.stem in SHORTER:
         node = parameterize_notebook(node, SHORTER[notebook.stem])
     for cell in node.cells:
-        cell.source = re.sub(r"\bepochs=\d+", "epochs=3", cell.source)
+        for long, short in LESS.items():
+            cell.source = re.sub(long, short, cell.source)
     write_ipynb(node, str(folder / notebook.name))
     return folder / notebook.name
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.relative_to(CFG.nbs_path).as_posix())
-def test_notebook(notebook, tmp_path):
+def test_notebook(notebook, tmp_path, monkeypatch):
     before = dict(os.environ)  # the runner shares this process: a notebook's variables end with it
     if notebook.stem in SHORTER or notebook.parent.name == "tutorials":
         notebook = shortened(notebook, tmp_path)
+        for name in SYNTHETIC_SIZE:
+            monkeypatch.setitem(SYNTHETIC_SIZE, name, 64)
     try:
         ok, _ = nbdev.test.test_nb(notebook.absolute(), skip_flags=CFG.tst_flags.split(), basepath=CFG.config_path)
     finally:
