@@ -17,7 +17,7 @@ from tests.tools import ROOT
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same sums on every machine; two processes keep two cores busy
 os.environ.setdefault("MPLBACKEND", "agg")
-TOGETHER = ("test_survive", "test_launch", "test_browser", "test_site")  # parts of names
+TOGETHER = ("test_survive", "test_launch", "test_browser", "test_site", "test_demo")  # parts of names
 QUICK = ("method", "layers", "io", "data", "datasets")  # packages whose notebooks and tests are quick
 LONGEST = (  # parts of names, the longest first
     "test_survive", "test_site", "tutorials/attention", "own_data", "[sensitivity", "other_data[segmentation]",

@@ -68,16 +68,28 @@ def polyps(tmp_path_factory):
     return make_synthetic("kvasir_seg", tmp_path_factory.mktemp("data"), n=4)
 
 
-def run_report(report, folder, **parameters):
+@pytest.fixture(scope="module")
+def cut():
+    "What takes a command's network away, but for loopback, where a kernel is; nothing where that is not permitted."
+    words = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    try:
+        subprocess.run([*words, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return words
+
+
+def run_report(cut, report, folder, **parameters):
     given = json.dumps(dict(dataset="kvasir_seg", changes=TINY) | parameters)  # JSON is YAML
-    command = [sys.executable, "-m", "papermill", f"nbs/{report}.ipynb", str(folder / f"{report}.ipynb"), "-y", given]
+    output = str(folder / f"{report}.ipynb")
+    command = [*cut, sys.executable, "-m", "papermill", f"nbs/{report}.ipynb", output, "-y", given]
     env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "CTM_KEEP")} | {"CTM_RUNS": str(folder)}
     return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=env)
 
 
 @pytest.mark.parametrize("report", ["specialized", "segmentation", "ablation"])
-def test_report_on_other_data(report, polyps, tmp_path):
-    done = run_report(report, tmp_path, root=str(polyps), seeds=[5])
+def test_report_on_other_data(report, cut, polyps, tmp_path):
+    done = run_report(cut, report, tmp_path, root=str(polyps), seeds=[5])
     assert done.returncode == 0, done.stderr[-2000:]
     assert "\nctm: fitting: " in done.stderr, "papermill's log is not silent"
     results = list(tmp_path.glob("results/*.json"))
@@ -174,25 +186,25 @@ def test_the_paper_is_one_graph(tmp_path):
     assert not list(tmp_path.rglob("*.ipynb"))
 
 
-def test_one_report_by_two_processes(polyps, tmp_path):
-    done = run_report("sensitivity", tmp_path, root=str(polyps), seed=5, processes=2)
+@pytest.fixture(scope="module")
+def by_two(cut, polyps, tmp_path_factory):
+    "The demo's report by two processes, without a network where that is permitted: its folder, and how it ended."
+    folder = tmp_path_factory.mktemp("two")
+    return folder, run_report(cut, "sensitivity", folder, root=str(polyps), seed=5, processes=2)
+
+
+def test_demo_by_two_processes(by_two):
+    folder, done = by_two
     assert done.returncode == 0, done.stderr[-2000:]
     assert "ctm: fitting: kvasir_seg, " in done.stderr
-    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("results/*-seed5.json"))
+    (result,) = (json.loads(path.read_text()) for path in folder.glob("results/*-seed5.json"))
     assert result["extra"]["processes"] == 2
 
 
-def test_the_demo_runs_where_there_is_no_network(tmp_path):
-    cut = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # a notebook's kernel is on loopback
-    try:
-        subprocess.run([*cut, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network may be taken away here: {error}")
-    changes = dict(embed_dim=16, depth=1, num_heads=2, epochs=1)
-    given = dict(dataset="kvasir_seg", root=str(make_synthetic("kvasir_seg", tmp_path, 6)), changes=changes)
-    report = [ROOT / "nbs" / "sensitivity.ipynb", tmp_path / "out.ipynb", "-y", json.dumps(given), "--no-progress-bar"]
-    command = [*cut, sys.executable, "-m", "papermill", *map(str, report)]
-    env = os.environ | dict(CTM_RUNS=str(tmp_path / "runs"))
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def test_demo_needs_no_network(cut, by_two):
+    "So do the reports on other data, by one process each."
+    if not cut:
+        pytest.skip("no network may be taken away here")
+    folder, done = by_two
     assert done.returncode == 0, done.stderr[-3000:]
-    assert list((tmp_path / "runs" / "results").glob("*.json"))
+    assert list((folder / "results").glob("*.json"))
