@@ -9,38 +9,39 @@ import pytest
 
 from ctm.experiments.launch import _launch
 from ctm.experiments.results import load_results
+from ctm.experiments.run import run
 from ctm.runtime import progress
 from ctm.synthetic.sets import make_synthetic
+from ctm.train.config import load_config
 from tests.tools import ROOT
 
 SIZES = (16, 25)  # of batches; 72 tiles: whole batches and an odd rest
-RUN = """
-import os, sys
-from ctm.experiments.run import run
-from ctm.train.config import load_config
-root, runs, *sizes = sys.argv[1:]
-for size in sizes:
-    os.environ["CTM_RUNS"] = f"{runs}/{size}"
-    tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=3, batch_size=int(size))
-    run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=root)
-"""
+SCRIPT = "import sys; from tests.experiments.test_launch import run_sizes; run_sizes(*sys.argv[1:])"
+
+
+def run_sizes(root, runs):
+    for size in SIZES:
+        os.environ["CTM_RUNS"] = f"{runs}/{size}"
+        tiny = dict(embed_dim=32, depth=2, num_heads=4, epochs=3, batch_size=size)
+        run(load_config("kvasir_seg", "demo", **tiny), seed=0, root=root)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    "Folders of runs by one process and by two: number of processes -> folder. One start does all sizes."
+    "Folders of runs by this process and by two: number of processes -> folder. One start does all sizes."
     place = tmp_path_factory.mktemp("launch")
     data = make_synthetic("kvasir_seg", place / "data", n=8)
+    found = {processes: place / f"by-{processes}" for processes in (1, 2)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CTM_RUNS", "")  # is set back in the end
+        run_sizes(data, found[1])
     script = place / "run.py"
-    script.write_text(RUN)
-    found = {}
-    for processes in (1, 2):
-        found[processes] = place / f"by-{processes}"
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [sys.executable, *(launch if processes > 1 else []), script, data, found[processes], *SIZES]
-        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+    script.write_text(SCRIPT)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launch, script, data, found[2]]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     return found
 
 
