@@ -20,9 +20,9 @@ os.environ.setdefault("MPLBACKEND", "agg")
 TOGETHER = ("test_survive", "test_launch", "test_browser", "test_site", "test_demo")  # parts of names
 QUICK = ("method", "layers", "io", "data", "datasets")  # packages whose notebooks and tests are quick
 LONGEST = (  # parts of names, the longest first
-    "test_survive", "test_site", "tutorials/attention", "own_data", "[sensitivity", "other_data[segmentation]",
-    "other_data[specialized]", "[benchmark", "tutorials/satellite", "tutorials/quickstart",
-    "tutorials/own_images", "test_launch", "test_endings", "test_memory_does_not_grow",
+    "test_survive", "test_site", "05_launch", "test_demo", "other_data[", "test_launch", "[beyond",
+    "tutorials/attention", "test_papermill_ends", "tutorials/satellite", "test_front_door", "test_both_start_over",
+    "[own_data", "01_network", "tutorials/own_images", "[sensitivity", "test_memory", "11_notebook",
 )  # fmt: skip
 settings.register_profile(  # the same few examples at every run; CTM_EXAMPLES=1000 for a long one
     "ctm", derandomize=True, deadline=None, max_examples=int(os.environ.get("CTM_EXAMPLES", 30)),
