@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["ctm.experiments.run", "ctm.predict.raster", "tests.fuzz.run"])
+FORKS.set_forkserver_preload(["ctm.experiments.run", "ctm.reports.reliability", "tests.fuzz.targets"])
 
 
 def _work(function, args: tuple, log: str, variables: dict) -> None:
