@@ -35,12 +35,13 @@ class CellNetwork(nn.Module):
         layers: str = "8,16,32",  # layers of the stem
         stride: int = 16,  # its deepest stride in pixels
         hidden: int = 512,  # width of the classifier
+        architecture: str = "cells",  # name in a file's options
     ):
         super().__init__()
         self.patch_embed = Stem(encoder, layers, True, tuple(img_size), 32, in_chans, embed_dim=1, stride=stride)
         source = self.patch_embed.fill()["source"]
         self.cells = CellClassifier(num_values - 1, self.patch_embed.channels, hidden)
-        self.options = dict(architecture="cells", num_values=num_values, in_chans=in_chans, encoder=source)
+        self.options = dict(architecture=architecture, num_values=num_values, in_chans=in_chans, encoder=source)
         self.options |= dict(img_size=list(img_size), layers=layers, stride=stride, hidden=hidden)
 
     def forward(

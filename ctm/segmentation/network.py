@@ -237,10 +237,10 @@ def fit_segmentation(
 # %% ../../nbs/segmentation/01_network.ipynb #154dd76c
 def _kind_of(options: dict) -> tuple[type[nn.Module], dict]:
     "Class of a file's network and its options; `ValueError` where a file asks for more than an architecture."
+    if options["architecture"] == _CELLS and not options["encoder"].startswith(UNTRAINED):
+        raise ValueError(f"its stem {options['encoder']!r:.60} is not an architecture alone")
     if options["architecture"] == _CELLS:
-        if not options["encoder"].startswith(UNTRAINED):
-            raise ValueError(f"its stem {options['encoder']!r:.60} is not an architecture alone")
-        return CellNetwork, {name: value for name, value in options.items() if name != "architecture"}
+        return CellNetwork, options
     SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
     if ":" in options["encoder"] or options.get("encoder_weights"):
         raise ValueError(f"its encoder {options['encoder']!r:.60} asks for a network")

@@ -77,6 +77,8 @@ def _features_for(
 ) -> tuple[ImageDataset, ImageDataset]:
     "Training and validation data as a model reads them: kept maps or images; its stem is standardised by them."
     stem = _stem_of(model)
+    if stem is None and config.stem:
+        raise ValueError(f"stem={config.stem!r}: this network has no stem; give it a `Stem`, or pass stem=None")
     if stem is None:
         return train, val
     place = cache_root()
@@ -212,8 +214,6 @@ def fit(
     say_weights(config.preset, config.pretrained or config.stem, train.name)
     torch.manual_seed(seed)
     model = build(config, len(train.classes))
-    if config.stem and _stem_of(model) is None:
-        raise ValueError(f"stem={config.stem!r}: this network has no stem; give it a `Stem`, or pass stem=None")
     if config.logit_start == "frequency":
         start_at(model, _label_frequency(train))
     train, val = _features_for(model, config, train, val)

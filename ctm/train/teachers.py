@@ -108,7 +108,7 @@ def activation(model: ClassTokenViT, data: ImageDataset) -> Tensor:
     with torch.enable_grad():
         return _fit_linear(torch.cat(pooled), torch.cat(labels).float())
 
-
+# %% ../../nbs/train/11_teachers.ipynb #4d4b5daf
 def first_maps(
     model: ClassTokenViT,  # trained model on a frozen stem
     weight: Tensor,  # weights (C, D) of `activation`
