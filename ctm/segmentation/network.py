@@ -166,8 +166,7 @@ def _build_network(
     if segmentation.architecture == _CELLS:
         shape = (len(dataset.mask_classes), len(dataset.mean), segmentation.encoder, size)
         return CellNetwork(*shape, **segmentation.options)
-    names = ("architecture", "encoder", "encoder_weights", "depth", "options")
-    options = {name: getattr(segmentation, name) for name in names}
+    options = {n: getattr(segmentation, n) for n in ("architecture", "encoder", "encoder_weights", "depth", "options")}
     return SegmentationNet(len(dataset.mask_classes), len(dataset.mean), **options)
 
 # %% ../../nbs/segmentation/01_network.ipynb #1a8d8e2d
