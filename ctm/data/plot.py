@@ -7,20 +7,22 @@ __all__ = ['crisp_figures', 'paint', 'to_rgb', 'shortened', 'legend']
 
 # %% ../../nbs/data/09_plot.ipynb #868973d2
 import io
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb as hex_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..core import IGNORE
-from ..io.safe import figure_text
+from ..io.safe import figure_text, printable
 
 # %% ../../nbs/data/09_plot.ipynb #e2f19ed4
 def crisp_figures() -> None:
@@ -140,3 +142,48 @@ def describe_samples(
     title = f"{kind}{figure_text(dataset.name)}: image, mask (white: not scored), images per class"
     figure.suptitle(title, fontsize=9, y=0.99)
     return figure
+
+# %% ../../nbs/data/09_plot.ipynb #1e5160f0
+_SIDE, _TEXT = 144, 12  # side of a small picture, height of a line, in pixels
+
+
+def contact_sheet(
+    entries: Iterable[tuple[np.ndarray, np.ndarray, str]],  # image (3, h, w) of any unit, mask (H, W), two lines each
+    classes: Sequence[str],  # names of the mask's values
+    colors: Sequence[str],  # "#rrggbb" of the mask's values
+    columns: int = 4,  # number of pairs in a row
+) -> bytes:  # content of a PNG
+    "Picture of images beside their masks, with their texts, and the classes' colours at the top."
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), _TEXT - 2)
+    tiles = [_pair(*entry, tuple(colors), font) for entry in entries]
+    w, h = 2 * _SIDE + 12, _SIDE + 2 * _TEXT + 10
+    top = _TEXT * (2 + (len(classes) - 1) // 8)
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new("RGB", (columns * w, top + max(rows, 1) * h), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, color) in enumerate(zip(classes, colors, strict=True)):
+        x, y = 4 + (i % 8) * (columns * w // 8), 4 + _TEXT * (i // 8)
+        draw.rectangle((x, y, x + 9, y + 9), fill=color)
+        draw.text((x + 13, y - 2), printable(name, 20), fill="black", font=font)
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, ((i % columns) * w, top + (i // columns) * h))
+    content = io.BytesIO()
+    sheet.save(content, "png")
+    return content.getvalue()
+
+
+def _pair(image: np.ndarray, mask: np.ndarray, text: str, colors: tuple[str, ...], font: object) -> Image.Image:
+    "Small picture of an image, its mask and a text of two lines."
+    raw = np.nan_to_num(image.astype(np.float32))
+    low, high = (0, 255) if image.dtype == np.uint8 else np.percentile(raw, (2, 98))
+    shown = (255 * np.clip((raw - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8).transpose(1, 2, 0)
+    painted = (255 * paint(mask, colors)).astype(np.uint8)
+    tile = Image.new("RGB", (2 * _SIDE + 12, _SIDE + 2 * _TEXT + 10), "white")
+    for place, pixels in enumerate((shown, painted)):
+        small = Image.fromarray(pixels)
+        scale = _SIDE / max(small.size)
+        small = small.resize([max(1, round(scale * side)) for side in small.size], Image.Resampling.NEAREST)
+        tile.paste(small, (4 + place * (_SIDE + 2), 4))
+    for line, part in enumerate(text.split("\n")[:2]):
+        ImageDraw.Draw(tile).text((4, _SIDE + 5 + line * _TEXT), printable(part, 48), fill="black", font=font)
+    return tile

@@ -14,6 +14,7 @@ import numpy as np
 import rasterio
 from pycocotools import mask as rle
 from rasterio import features
+from rasterio.crs import CRS
 from rasterio.warp import transform_geom
 
 from .safe import printable

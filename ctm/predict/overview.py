@@ -25,6 +25,7 @@ from ..data.transforms import resize_mask
 from ..io.folders import find_images
 from ..io.images import read_sparse
 from ..io.masks import read_mask
+from ..io.record import map_name, mask_name
 from ..io.safe import figure_text, file_part, fingerprint, read_json
 from ..train.config import Config
 
@@ -41,21 +42,6 @@ class Plan:
     val: ImageDataset  # validation images, decoded once
 
 # %% ../../nbs/predict/06_overview.ipynb #8b501b4b
-def mask_name(
-    name: str,  # path of an image within its folder
-) -> str:
-    "Path of an image's mask: GeoTIFFs get a GeoTIFF, pictures a PNG, under the same name."
-    raster = Path(name).suffix.lower() in (".tif", ".tiff")
-    return Path(name).with_suffix(".tif" if raster else ".png").as_posix()
-
-
-def map_name(
-    name: str,  # path of an image within its folder
-) -> str:
-    "Path of an image's class maps, a GeoTIFF under the same name."
-    return Path(name).with_suffix(".tif").as_posix()
-
-
 def place_of(
     plan: Plan,  # folders
     folder: Path,  # absolute folder of images

@@ -6,23 +6,29 @@
 __all__ = []
 
 # %% ../../nbs/predict/07_scores.ipynb #7171ced4
+import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
 from ..core import IGNORE, BadFileError
 from ..data.dataset import ImageDataset, warn_skipped
 from ..data.subsets import Wrapped
 from ..io.images import image_size
 from ..io.masks import read_mask
+from ..io.record import Masked, map_name, mask_name, write_record
 from ..metrics import SegmentationScores
 from .dataset import plain_scores
 from .masker import Masker
-from .overview import Plan, mask_name
+from .overview import Plan
 from .raster import mask_file
+from ..runtime.interrupt import stoppable
 from ..runtime.progress import Progress
 
 # %% ../../nbs/predict/07_scores.ipynb #c4e29fcf
@@ -53,14 +59,12 @@ def training_window(
     return tuple(int(np.median([size[axis] for size in sizes])) for axis in (0, 1))
 
 
-def _in_windows(plan: Plan, image: Path, seen: tuple[int, int]) -> bool:
-    "Whether an image is masked in windows: where tiles were trained on, and where it is much larger than those seen."
-    large = any(side > 2 * usual for side, usual in zip(image_size(image), seen, strict=True))
-    return bool(plan.config.data.get("tile")) or large
+def _is_large(image: Path, seen: tuple[int, int]) -> bool:
+    "Whether an image is much larger than those seen."
+    return any(side > 2 * usual for side, usual in zip(image_size(image), seen, strict=True))
 
 # %% ../../nbs/predict/07_scores.ipynb #3fd11f8b
 def mask_image(
-    plan: Plan,  # reader's options
     masker: Masker,  # predictor that `train_folder` made
     source: Path,  # file of the image
     target: Path,  # file of the mask
@@ -70,8 +74,71 @@ def mask_image(
     **options,  # options of `mask_file`: overlap, maps, label
 ) -> dict[str, int]:  # name of each value -> number of pixels
     "Pixels of each class in the mask of an image of a folder, which is written."
-    part = window or (seen if _in_windows(plan, source, seen) else None)
-    return mask_file(masker, source, target, part, as_rgb=plan.config.data.get("as_rgb", False), **options)
+    reader = masker.config.data
+    part = window or (seen if reader.get("tile") or _is_large(source, seen) else None)
+    return mask_file(masker, source, target, part, as_rgb=reader.get("as_rgb", False), **options)
+
+# %% ../../nbs/predict/07_scores.ipynb #494dc45f
+@dataclass(frozen=True)
+class _Noting(Masker):
+    "Predictor that keeps what the classifier says."
+
+    noted: list[Tensor] = field(default_factory=list)  # probabilities (B, C) of each call
+
+    def __call__(self, *args: object, **options: object) -> tuple[Tensor, Tensor, Tensor]:
+        found = super().__call__(*args, **options)
+        self.noted.append(found[2])
+        return found
+
+
+def _facts(masker: _Noting, pixels: dict[str, int], label: np.ndarray | None) -> dict:
+    "Given classes of an image, confidence of its mask, and what is odd about the mask."
+    painted = [name for name in masker.classes if pixels[name]]
+    given = None if label is None else [name for name, known in zip(masker.classes, label, strict=True) if known]
+    prob = torch.cat(masker.noted).amax(0).tolist() if masker.noted else [0.0] * len(masker.classes)
+    asked = [p for name, p in zip(masker.classes, prob, strict=True) if name in (painted if given is None else given)]
+    values = len(painted) + bool(pixels.get("background"))
+    choice = masker.background is not None or len(given or ()) > 1
+    odd = "empty" if not painted else "one value" if values == 1 and choice else ""
+    return dict(label=given, confidence=round(min(asked, default=0.0), 4), odd=odd)
+
+# %% ../../nbs/predict/07_scores.ipynb #4d91f6c5
+def mask_all(
+    masker: Masker,  # predictor
+    folder: Path,  # absolute folder of images
+    names: Sequence[str],  # paths within it
+    place: Path,  # folder that gets masks/, maps/ and the record of both
+    *,
+    known: dict[str, np.ndarray],  # classes (C,) of images whose label is given, by name
+    class_maps: bool = False,  # True: write maps/, too
+    rgb: Sequence[int] = (0, 1, 2),  # bands shown as red, green, blue
+    bad: str = "raise",  # what to do with images that cannot be read: "raise", or "skip" them
+    **options,  # options of `mask_image`: seen, window, overlap
+) -> pd.DataFrame:  # one row per image: pixels of each class
+    "Pixels of each class in the masks of images, which are written."
+    noting = _Noting(**{f.name: getattr(masker, f.name) for f in dataclasses.fields(Masker)})
+    rows, facts, reasons = {}, {}, []
+    with stoppable():
+        for name in Progress(names, desc=f"masking {folder.name}", unit="image"):
+            maps = place / "maps" / map_name(name) if class_maps else None
+            target = place / "masks" / mask_name(name)
+            noting.noted.clear()
+            try:
+                rows[name] = mask_image(noting, folder / name, target, maps=maps, label=known.get(name), **options)
+            except BadFileError as error:
+                if bad != "skip":
+                    raise
+                reasons.append(str(error))
+                continue
+            facts[name] = _facts(noting, rows[name], known.get(name))
+    warn_skipped(reasons, len(names))
+    if not rows:
+        raise BadFileError(f"{folder}: none of its images could be masked; the first: {reasons[:1]}")
+    values = [*masker.classes]
+    if masker.background is not None:
+        values.insert(masker.background, "background")
+    write_record(Masked(place, folder, tuple(values), tuple(masker.colors), masker.background, tuple(rgb), facts))
+    return pd.DataFrame(rows).T
 
 # %% ../../nbs/predict/07_scores.ipynb #7016c347
 def _originals(dataset: ImageDataset) -> tuple[ImageDataset, list[int]]:
@@ -94,7 +161,7 @@ def _written(plan: Plan, masker: Masker, labels: dict, **options) -> Iterator[tu
             target = Path(folder) / mask_name(f"mask{Path(name).suffix}")
             try:
                 truth = reader.read(index)[1]
-                mask_image(plan, masker, reader.files(index)[0], target, label=labels.get(name), **options)
+                mask_image(masker, reader.files(index)[0], target, label=labels.get(name), **options)
             except BadFileError as error:
                 if plan.config.data.get("bad") != "skip":
                     raise
