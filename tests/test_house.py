@@ -111,10 +111,16 @@ METHOD = "layers model pruning loss pseudomask refine metrics checkpoint referen
 FLOORS = {  # a module imports from its own package or from a lower floor; the parts of one wing know one another
     "core": (0, "core"), "io": (1, "io"), "runtime": (1, "runtime"),
     **dict.fromkeys(METHOD, (2, "method")), **dict.fromkeys(("data", "datasets", "synthetic"), (2, "data")),
-    "train": (3, "train"), "predict": (4, "predict"), "baselines": (5, "baselines"),
+    "train": (3, "train"), "segmentation.network": (3, "train"),  # knows nothing of what makes masks
+    "predict": (4, "predict"), "baselines": (5, "baselines"),
     "experiments": (6, "experiments"), "segmentation": (7, "segmentation"),
     "explorer": (8, "explorer"), "reports": (8, "reports"),
 }  # fmt: skip
+
+
+def floor(name):
+    "Floor and wing of a module: its own, else its package's."
+    return FLOORS.get(name) or FLOORS[name.split(".")[0]]
 
 
 def name_of(path):
@@ -138,9 +144,9 @@ def imports(path):
 @pytest.mark.quick
 def test_imports_go_down():
     for path in MODULES:
-        mine = FLOORS[name_of(path).split(".")[0]]
+        mine = floor(name_of(path))
         for name in imports(path):
-            theirs = FLOORS[name.split(".")[0]]
+            theirs = floor(name)
             assert theirs == mine or theirs[0] < mine[0], f"ctm.{name_of(path)} imports ctm.{name}, which is not lower"
 
 

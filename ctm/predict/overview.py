@@ -40,6 +40,7 @@ class Plan:
     out: Path  # folder of the results
     train: ImageDataset  # training images, decoded once
     val: ImageDataset  # validation images, decoded once
+    corrected: Path | None = None  # folder of masks that were corrected elsewhere
 
 # %% ../../nbs/predict/06_overview.ipynb #8b501b4b
 def place_of(

@@ -6,10 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/predict/07_scores.ipynb #7171ced4
-import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +77,23 @@ def mask_image(
     return mask_file(masker, source, target, part, as_rgb=reader.get("as_rgb", False), **options)
 
 # %% ../../nbs/predict/07_scores.ipynb #494dc45f
-@dataclass(frozen=True)
-class _Noting(Masker):
-    "Predictor that keeps what the classifier says."
+class _Noting:
+    "Predictor of any kind that keeps what the classifier says."
 
-    noted: list[Tensor] = field(default_factory=list)  # probabilities (B, C) of each call
+    def __init__(
+        self,
+        masker: Masker,  # predictor that is asked
+    ):
+        self.masker = masker
+        self.noted: list[Tensor] = []  # probabilities (B, C) of each call
 
     def __call__(self, *args: object, **options: object) -> tuple[Tensor, Tensor, Tensor]:
-        found = super().__call__(*args, **options)
+        found = self.masker(*args, **options)
         self.noted.append(found[2])
         return found
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.masker, name)
 
 
 def _facts(masker: _Noting, pixels: dict[str, int], label: np.ndarray | None) -> dict:
@@ -116,7 +121,7 @@ def mask_all(
     **options,  # options of `mask_image`: seen, window, overlap
 ) -> pd.DataFrame:  # one row per image: pixels of each class
     "Pixels of each class in the masks of images, which are written."
-    noting = _Noting(**{f.name: getattr(masker, f.name) for f in dataclasses.fields(Masker)})
+    noting = _Noting(masker)
     rows, facts, reasons = {}, {}, []
     with stoppable():
         for name in Progress(names, desc=f"masking {folder.name}", unit="image"):
