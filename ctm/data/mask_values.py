@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..core import IGNORE, BadFileError, check_choice, log
 from .dataset import ImageDataset, evenly
-from ..io.masks import is_lossy, read_bright, read_colors, read_mask
+from ..io.folders import find_masks
+from ..io.images import image_size, is_raster
+from ..io.masks import check_same_size, is_lossy, read_bright, read_colors, read_mask
+from ..io.rasters import is_grey
+from ..io.safe import read_text
 
 # %% ../../nbs/data/05_mask_values.ipynb #8aa6ccc3
 _FAR = 64  # smallest difference of two values that survive a JPEG, of 255
@@ -154,3 +159,74 @@ def masks_against_labels(
         known += counts.sum()
         denied += counts[sample["label"].numpy() == 0].sum()
     return float(denied / known) if known else float("nan")
+
+# %% ../../nbs/data/05_mask_values.ipynb #53e3f091
+def label_colors(
+    folder: Path,  # folder of masks
+    classes: Sequence[str],  # names of the classes
+) -> dict[str, str] | None:  # name -> "#rrggbb"; None: there is no list
+    "Colours in the list of labels that CVAT writes beside its masks."
+    path = next((one / "labelmap.txt" for one in (folder, folder.parent) if (one / "labelmap.txt").is_file()), None)
+    if path is None:
+        return None
+    found = {}
+    for line in read_text(path).splitlines():
+        name, _, rest = line.partition(":")
+        if not line.strip() or line.startswith("#") or name == "background":
+            continue
+        if name not in classes:
+            raise BadFileError(f"{path}: names {name!r:.60}, the classes are {', '.join(classes)}; rename the label")
+        try:
+            found[name] = "#" + bytes(map(int, rest.split(":")[0].split(","))).hex()
+        except ValueError as error:
+            raise BadFileError(f"{path}: {line!r:.60} has no colour as 204,102,119; export it again") from error
+    return found
+
+
+class Corrected:
+    "Masks of a folder that were corrected elsewhere, by the names of their images."
+
+    def __init__(
+        self,
+        folder: str | Path,  # folder of masks, or CVAT's with SegmentationClass in it
+        images: Path,  # folder of the images
+        names: Sequence[str],  # paths of the images within it
+        data: ImageDataset,  # whose classes, colours and background hold
+    ):
+        inner = Path(folder) / "SegmentationClass"
+        self.folder = inner if inner.is_dir() else Path(folder)
+        self.images = images
+        masks = find_masks(self.folder, names)
+        self.files = {name: mask for name, mask in zip(names, masks, strict=True) if mask}
+        background = data.background is not None
+        colors = label_colors(self.folder, data.classes)
+        self.listed = colors is not None
+        colors = colors or dict(zip(data.classes, data.colors, strict=True))
+        unpainted = {"background" if background else "ignore": ["#000000"]}
+        if background and not self.listed:
+            unpainted["background"] += [data.mask_colors[data.background]]
+        taken = {color.lower() for color in colors.values()}
+        unpainted = {name: [c for c in some if c.lower() not in taken] for name, some in unpainted.items()}
+        self.painted = MaskValues(data.classes, colors | {name: some for name, some in unpainted.items() if some})
+        self.plain = MaskValues(data.classes, background=background)
+
+    def mask(self, name: str) -> np.ndarray:  # (H, W) uint8
+        "Mask of an image, checked; 255 = not known."
+        file = self.files[name]
+        painted = self.listed or _has_colors(file)
+        mask = (self.painted if painted else self.plain).read(file)
+        check_same_size(file, mask, np.empty((0, *image_size(self.images / name))))
+        return mask
+
+    def check(self) -> None:
+        "Refusal of a mask that cannot be read, or of another size or value, by its name."
+        for name in self.files:
+            self.mask(name)
+
+
+def _has_colors(path: Path) -> bool:
+    "Whether a picture is painted in colours that are not in a palette."
+    if is_raster(path):
+        return False
+    with Image.open(path) as image:
+        return image.mode in ("RGB", "RGBA") and not is_grey(np.asarray(image))

@@ -196,6 +196,22 @@ def load(
         part = Resized(part, resize, how)
     return part
 
+# %% ../../nbs/datasets/07_folder.ipynb #e2c7363d
+def shows_objects(
+    labels: np.ndarray,  # labels (N, C) of the table's images
+    where: str | Path,  # the table, for the message
+) -> bool:
+    "Whether at most one class is in at least half of the images: objects, with a background. One line says so."
+    alone = float((labels.sum(1) <= 1).mean())
+    if alone >= 0.5:
+        words = "so they are taken for objects, and what is around them for background; "
+        words += "pass background=False if the classes fill the images"
+    else:
+        words = "so they are taken for scenes that their classes fill; "
+        words += "pass background=True if pixels may be of none of the classes, as around objects"
+    log.warning(f"%s: %.0f%% of the images have one class at most, {words}", where, 100 * alone)
+    return alone >= 0.5
+
 # %% ../../nbs/datasets/07_folder.ipynb #41d37efb
 READER = Folder
 OFFICIAL: dict[str, int] = {}  # every folder is another

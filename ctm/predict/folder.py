@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -21,19 +22,21 @@ from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import warn_skipped
 from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
-from ..datasets.folder import PRESETS, READER, load, read_values
+from ..datasets.folder import PRESETS, READER, load, read_values, shows_objects
 from ..io.images import band_count
 from .dataset import predict_batches, score_masks
 from .masker import Masker
-from .overview import Plan, check_targets, images_of, map_name, mask_name, place_of, remember_masked
-from .scores import known_labels, mask_image, score_written, training_window
-from ..runtime.interrupt import stoppable
-from ..runtime.progress import Progress
+from .overview import Plan, check_corrected, check_targets, images_of, place_of, remember_masked
+from .saved import save_masker
+from .scores import known_labels, mask_all, score_written, training_window
 from ..synthetic.sets import make_synthetic
 from ..train.config import Config, load_config
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
 from ..train.recipes import split_preset
+
+if TYPE_CHECKING:  # its library is imported when a network is trained
+    from ctm.segmentation.network import SegmentationConfig
 
 # %% ../../nbs/predict/05_folder.ipynb #cffacd67
 def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
@@ -120,12 +123,17 @@ def plan_folder(
     *,
     masks: str | Path | None = None,  # folder of masks, for scores and tiles alone
     mask_values: str | Path | dict | None = None,  # meaning of the masks' values as in `MaskValues`, or a .json of it
+    corrected: str | Path | None = None,  # folder of masks that were corrected elsewhere, for stage two
     size: int = 64,  # side of what the model sees, in pixels
     preset: str = "demo",  # preset of network and training; where images are few, with more epochs
     reader: dict | None = None,  # options of `ctm.datasets.folder.load`: background, tile, group, as_rgb, bad, ...
     **changes,  # fields of `Config` that differ from the preset, or options of the reader by their own names
 ) -> Plan:  # every file was found, every label understood
-    "Plan of a fit on a folder and a table of labels; what cannot work is refused before any work (not in the paper)."
+    """Plan of a fit on a folder and a table of labels; what cannot work is refused before any work (not in the paper).
+
+    Where there are no masks and `background` is not given, it is True if at most one class is in at least half of
+    the table's images: they show objects with something around them. Else every pixel has a class.
+    """
     images = absolute(images)
     root = images.parent
     data = dict(images=images.name, labels=labels and _below(labels, root), masks=masks and _below(masks, root))
@@ -137,8 +145,10 @@ def plan_folder(
         val = load_dataset(config, "val", root)
         if "epochs" not in changes:
             config = _enough(config, len(train))
-        plan = Plan(config, root, images, absolute(out), train, val)
-        check_targets(plan, images, _readable(plan, images, images_of(plan, images)))
+        plan = Plan(config, root, images, absolute(out), train, val, corrected and absolute(corrected))
+        names = _readable(plan, images, images_of(plan, images))
+        check_targets(plan, images, names)
+        check_corrected(plan, names)
     wrong = masks_against_labels(train) if labels else 0
     if wrong > 0.2:
         words = "%.0f%% of the masks' pixels hold a class that their image's label denies: is mask_values right?"
@@ -156,8 +166,11 @@ def _configure(root: Path, data: dict, size: int, preset: str, changes: dict) ->
     reader |= {name: root / data[name] for name in ("images", "labels", "masks") if data.get(name)}
     if data.get("group", "folder") != "folder":
         reader["other"] = [*reader.get("other", ()), data["group"]]
-    bands = len(READER(**reader).mean)
-    return load_config("folder", preset, **dict(img_size=(size, size), in_chans=bands, data=data) | changes)
+    found = READER(**reader)
+    if "background" not in data and found.share is None and not data.get("masks"):
+        data["background"] = shows_objects(found.table.labels, root / data["labels"])
+    shape = dict(img_size=(size, size), in_chans=len(found.mean))
+    return load_config("folder", preset, **shape | dict(data=data) | changes)
 
 # %% ../../nbs/predict/05_folder.ipynb #24b1923b
 def example_folder() -> dict:  # arguments of `plan_folder`
@@ -189,12 +202,13 @@ def train_folder(
     overlap: float = 0.5,  # option of `mask_folder`, for the masks that are scored
     **fit_options,  # options of `ctm.fit`: num_workers, devices, precision, ...
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
-    "Trained model of a plan, with the scores of the masks that it writes for the validation images."
+    "Trained model of a plan, kept for `load_masker`, and scores of the masks that it writes for validation images."
     facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
     folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(*facts.values())[:8]}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, facts=facts, **fit_options)
     data = plan.train
     masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
+    save_masker(masker, plan.out, training_window(plan), data.rgb)
     kinds = ("predicted", "given") if data.share is None else ("predicted",)
     accuracy = score_masks(predict_batches(model, plan.val, plan.config), len(plan.val.mask_classes))
     rows = {}
@@ -218,6 +232,7 @@ def mask_folder(
     window: int | None = None,  # side of windows in pixels; None: as large as what was trained on, for large images
     overlap: float = 0.5,  # shared part of neighbouring windows, in [0, 0.95]
     class_maps: bool = False,  # True: write maps/, too
+    refine_with_network: "bool | SegmentationConfig" = False,  # True: train stage two on the masks, write refined/, too
 ) -> pd.DataFrame:  # one row per image: pixels of each class
     "Pixels of each class in the masks of a folder, which are written, also where they were written before."
     folder = absolute(images or plan.images)
@@ -225,25 +240,14 @@ def mask_folder(
     check_targets(plan, folder, names, class_maps)
     known = known_labels(plan) if folder == plan.images else {}
     place = place_of(plan, folder)
-    options = dict(seen=training_window(plan), window=window, overlap=overlap)
-    rows = {}
-    reasons = []
-    with stoppable():
-        for name in Progress(names, desc=f"masking {folder.name}", unit="image"):
-            maps = place / "maps" / map_name(name) if class_maps else None
-            target = place / "masks" / mask_name(name)
-            try:
-                rows[name] = mask_image(
-                    plan, masker, folder / name, target, maps=maps, label=known.get(name), **options
-                )
-            except BadFileError as error:
-                if plan.config.data.get("bad") != "skip":
-                    raise
-                reasons.append(str(error))
-    warn_skipped(reasons, len(names))
-    if not rows:
-        raise BadFileError(f"{folder}: none of its images could be masked; the first: {reasons[:1]}")
+    told = dict(known=known, window=window, overlap=overlap)
+    how = dict(seen=training_window(plan), rgb=plan.train.rgb, bad=plan.config.data.get("bad", "raise"))
+    rows = mask_all(masker, folder, names, place, class_maps=class_maps, **told | how)
     remember_masked(plan, folder)
     if folder != plan.images:
         log.warning("%s: its masks are in %s", folder, place / "masks")
-    return pd.DataFrame(rows).T
+    if refine_with_network:
+        from ctm.predict.stage_two import refine_masks
+
+        refine_masks(plan, masker, place, None if refine_with_network is True else refine_with_network, **told)
+    return rows

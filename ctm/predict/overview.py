@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from ..core import BadFileError, DatasetNotFoundError, absolute, runs_root, write_whole
 from ..data.dataset import ImageDataset, evenly, normalized
+from ..data.mask_values import Corrected
 from ..data.plot import legend, paint, to_rgb
 from ..data.transforms import resize_mask
 from ..io.folders import find_images
@@ -126,6 +127,18 @@ def _check_kind(out: Path, names: Sequence[str], kind: str, rename: Callable[[st
         if os.path.realpath(target) in given:
             raise ValueError(f"{target}: was given, the {kind} of {name} would replace it; choose another out")
         taken[new] = name
+
+# %% ../../nbs/predict/06_overview.ipynb #6cc31c8b
+def check_corrected(
+    plan: Plan,  # folder of corrected masks, classes and colours
+    names: Sequence[str],  # images that get masks
+) -> Corrected | None:  # None: none were given
+    "Masks of a plan's images that were corrected elsewhere; each was read, and fits its image."
+    if plan.corrected is None:
+        return None
+    found = Corrected(plan.corrected, plan.images, names, plan.train)
+    found.check()
+    return found
 
 # %% ../../nbs/predict/06_overview.ipynb #6e5f68ca
 def class_counts(
