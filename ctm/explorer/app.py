@@ -20,11 +20,15 @@ from IPython.display import HTML, display
 from torch import Tensor
 
 from ..data.dataset import ImageDataset
+from .images import MaskedImages
 from .panels import heads_picture, panels, still, summary
 from .state import Explorer, Look
 from .widgets import MOST, Picture, bar_table, make_controls, toggles
+from ..io.record import Masked, read_masked
 from ..model import ClassTokenViT
+from ..predict.export import KINDS, export_masks
 from ..predict.masker import Masker
+from ..predict.saved import load_masker
 from ..train.config import Config
 
 # %% ../../nbs/explorer/06_app.ipynb #df79b16d
@@ -37,7 +41,7 @@ def _arranged(panel: w.VBox) -> list[w.Widget]:
     below = row([panel.grid, panel.prob, panel.patch])
     live = w.HTML(f"<style>.{panel.name} {{ display: none }}</style>")  # the still is for where no kernel runs
     foot = w.HBox([panel.keep, live])
-    return [*controls, panel.layers, panel.heads, panel.text, row(panel.pictures), below, foot]
+    return [*controls, panel.layers, panel.heads, panel.text, row(panel.pictures), below, foot, *panel.exports]
 
 
 def _pressed(row: w.HBox) -> list[int] | None:
@@ -88,6 +92,26 @@ def _fill_grid(panel: w.VBox, look: Look) -> None:
     grid.draw(heads_picture(look))
     grid.place = [explorer.layers[0], explorer.heads[0]] if alone else [-1, -1]
 
+# %% ../../nbs/explorer/06_app.ipynb #7bd7151e
+def _export_row(masked: Masked) -> w.HBox:
+    "Choice of a form and a button that writes it, beside a line that says where, and how many masks look wrong."
+    kind = w.Dropdown(options=list(KINDS), value="sheet", description="export as", layout=w.Layout(width="220px"))
+    button = w.Button(description="export", tooltip="masks of the whole folder, the most doubtful first")
+    odd = [one["odd"] for one in masked.facts.values()]
+    counts = f"{len(odd)} masks, the worst first: {odd.count('empty')} empty, {odd.count('one value')} of one value"
+    said = w.HTML(f'<div class="ctm-text">{counts}</div>')
+
+    def write(_: object) -> None:
+        "The button was pressed."
+        try:
+            words = f"written: {export_masks(masked.place, kind.value)}"
+        except (ValueError, OSError) as error:
+            words = str(error)
+        said.value = f'<div class="ctm-text" role="status">{escape(words)}</div>'
+
+    button.on_click(write)
+    return w.HBox([kind, button, said], layout=w.Layout(flex_flow="row wrap"))
+
 # %% ../../nbs/explorer/06_app.ipynb #da5472c0
 class Explore(w.VBox):
     "Controls above, pictures below; `explorer` holds the state and can be set from code, then `refresh()`."
@@ -95,6 +119,7 @@ class Explore(w.VBox):
     def __init__(
         self,
         explorer: Explorer,  # its controls as they are
+        masked: Masked | None = None,  # folder of results that is looked at, whose masks can be exported
     ):
         self.explorer = explorer
         self.busy = False  # True: widgets are being filled, their changes are not a person's
@@ -106,6 +131,7 @@ class Explore(w.VBox):
         self.grid = Picture(numbered=True)
         self.text, self.prob, self.patch = w.HTML(), w.HTML(), w.HTML()
         self.keep = w.Button(description="keep this view", tooltip="for the saved notebook", disabled=True)
+        self.exports = [] if masked is None else [_export_row(masked)]
         super().__init__(_arranged(self))
         self.add_class("ctm-explorer")
         for widget in [*self.controls.values(), *self.layers.children[1:], *self.heads.children[1:]]:
@@ -169,15 +195,25 @@ class Explore(w.VBox):
 
 # %% ../../nbs/explorer/06_app.ipynb #84230555
 def explore(
-    model: ClassTokenViT | Masker,  # model in evaluation mode, pruned or not
-    images: Tensor | ImageDataset | Sequence[str | Path] | str | Path,  # (B, K, H, W), a data set, files, or a folder
+    model: ClassTokenViT | Masker | str | Path,  # model in evaluation mode, pruned or not; or a folder of results
+    images: Tensor | ImageDataset | Sequence[str | Path] | str | Path | None = None,  # (B, K, H, W), a data set, files,
+    # or a folder; None: those of the folder of results, the most doubtful masks first
     like: ImageDataset | Masker | None = None,  # whose names, colours and constants hold for images without
     config: Config | None = None,  # whose mask options are the start; None: the paper's
     open_heads: Sequence[Sequence[int]] | None = None,  # of a pruned model, per layer: `Result.extra["open_heads"]`
     **start: object,  # controls at the start, as of `ctm.explorer.state.Explorer`
 ) -> Explore:  # to be the last line of a cell
-    "Attention explorer of a model's masks (not in the paper)."
-    return Explore(Explorer(model, images, like, config, open_heads, **start))
+    "Attention explorer of a model's masks, or of a folder of results (not in the paper)."
+    masked = None
+    if isinstance(model, str | Path):
+        masked = read_masked(model) if images is None else None
+        model = load_masker(model)
+        if masked is not None:
+            images = MaskedImages(masked, model)
+            start = dict(labels="given" if images.share is None else "predicted") | start
+    elif images is None:
+        raise ValueError("images is None: give images with a model, or the folder that train_folder wrote")
+    return Explore(Explorer(model, images, like, config, open_heads, **start), masked)
 
 
 def _still_html(explorer: Explorer, name: str) -> HTML:

@@ -18,6 +18,7 @@ from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset
 from ..data.transforms import center_view, fill_missing, fit_image
 from ..datasets.folder import find_images
 from ..io.images import read_image
+from ..io.record import Masked
 from ..layers.inputs import check_image
 from ..model import ClassTokenViT
 from ..predict.masker import Masker
@@ -139,6 +140,28 @@ def _check_fit(data: ImageDataset | Masker, model: ClassTokenViT) -> None:
             f"the data have {classes} classes and {bands} bands, the model was built for "
             f"{model.num_classes} and {model.in_chans}: give the data that it was trained on"
         )
+
+# %% ../../nbs/explorer/02_images.ipynb #19a600e4
+class MaskedImages(_Files):
+    "Images of a folder of results, the most doubtful masks first, with the labels that their masks were made with."
+
+    def __init__(
+        self,
+        masked: Masked,  # masks that were made, and their record
+        masker: Masker,  # predictor that made them
+    ):
+        names = masked.worst_first()
+        super().__init__([masked.images / name for name in names], masker.model, masker)
+        self.names = names
+        self.rgb = masked.rgb
+        given = [masked.facts[name]["label"] for name in names]
+        if all(label is not None for label in given):
+            self.share = None
+            self.labels = [np.array([name in label for name in self.classes], np.uint8) for label in given]
+
+    def read_label(self, index: int) -> np.ndarray:
+        "Label of the table."
+        return self.labels[index]
 
 # %% ../../nbs/explorer/02_images.ipynb #ec8e019e
 def model_view(

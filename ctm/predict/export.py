@@ -7,6 +7,7 @@ __all__ = ['export_masks']
 
 # %% ../../nbs/predict/09_export.ipynb #c36273e0
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import from_gcps
 
 from ..core import IGNORE, absolute, atomic_path, check_choice, log, write_whole
@@ -74,7 +76,10 @@ def _qgis(masked: Masked, target: Path) -> None:
         profile = dict(driver="GTiff", height=mask.shape[0], width=mask.shape[1], count=1, dtype="uint8")
         profile |= dict(crs=system, transform=transform, nodata=IGNORE, compress="deflate")
         with atomic_path(target / f"{without_suffix(name)}.tif", mask.size) as temporary:
-            with rasterio.open(temporary, "w", **profile) as file:
+            with warnings.catch_warnings():  # a picture without a place on earth is nothing to warn about
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                file = rasterio.open(temporary, "w", **profile)
+            with file:
                 file.write_colormap(1, colors | {IGNORE: (0, 0, 0, 0)})
                 file.write(mask, 1)
         write_whole(target / f"{without_suffix(name)}.qml", style)
@@ -119,8 +124,8 @@ def _sheet(masked: Masked, target: Path) -> None:
 
     write_whole(target, contact_sheet(entries(), masked.classes, masked.colors))
 
-# %% ../../nbs/predict/09_export.ipynb #245fbadd
-_KINDS: dict[str, tuple[Callable, str]] = {  # kind -> its writer, and the name of what it writes
+# %% ../../nbs/predict/09_export.ipynb #0b8e890b
+KINDS: dict[str, tuple[Callable, str]] = {  # kind -> its writer, and the name of what it writes
     "png": (_png, "png"),
     "qgis": (_qgis, "qgis"),
     "geojson": (_geojson, "geojson"),
@@ -130,15 +135,15 @@ _KINDS: dict[str, tuple[Callable, str]] = {  # kind -> its writer, and the name 
     "sheet": (_sheet, "sheet.png"),
 }
 
-
+# %% ../../nbs/predict/09_export.ipynb #245fbadd
 def export_masks(
     folder: str | Path,  # folder of results, in which `mask_folder` wrote masks/
     kind: str = "sheet",  # "png", "qgis", "geojson", "coco", "label_studio", "cvat", or a contact "sheet"
     out: str | Path | None = None,  # file or folder to be written; None: under exports/ in the folder
 ) -> Path:  # what was written
     "Masks of a folder in the form that another program reads; the worst, by their own signs, come first."
-    check_choice("kind", kind, _KINDS)
-    write, name = _KINDS[kind]
+    check_choice("kind", kind, KINDS)
+    write, name = KINDS[kind]
     masked = read_masked(folder)
     target = absolute(out or masked.place / "exports" / name)
     if target.is_relative_to(masked.images) or target.is_relative_to(masked.place / "masks"):
