@@ -1,0 +1,55 @@
+"The explorer of a folder of results."
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ctm
+
+TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    place = tmp_path_factory.mktemp("explored")
+    (place / "images").mkdir()
+    rows = ["file,label"]
+    for i in range(6):
+        pixels = np.random.default_rng(i).integers(0, 255, (24, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(place / "images" / f"p{i}.png")
+        rows.append(f"p{i}.png,{'ab'[i % 2]}")
+    (place / "labels.csv").write_text("\n".join(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CTM_RUNS", str(place / "runs"))
+        plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **TINY)
+        ctm.mask_folder(plan, ctm.train_folder(plan)[0])
+        yield place / "out"
+
+
+def test_the_worst_come_first_with_their_labels(home):
+    from ctm.io.record import read_masked
+
+    panel = ctm.explore(home)
+    masked = read_masked(home)
+    assert panel.explorer.data.names == masked.worst_first()
+    label = panel.explorer.look().label.tolist()
+    assert [n for n, y in zip("ab", label, strict=True) if y] == masked.facts[masked.worst_first()[0]]["label"]
+    assert panel.explorer.labels == "given"
+
+
+def test_the_button_exports_or_says_why_not(home):
+    panel = ctm.explore(home)
+    kind, button, said = panel.exports[0].children
+    kind.value = "coco"
+    button.click()
+    assert (home / "exports" / "coco.json").is_file() and "coco.json" in said.value
+    (home / "masks" / "p0.png").rename(home / "masks" / "away.png")
+    button.click()
+    (home / "masks" / "away.png").rename(home / "masks" / "p0.png")
+    assert "there is no such file" in said.value
+
+
+def test_a_model_needs_images(home):
+    with pytest.raises(ValueError, match="images is None: give images with a model"):
+        ctm.explore(ctm.load_masker(home))
+    assert not ctm.explore(home, home.parent / "images").exports
