@@ -182,7 +182,7 @@ def label_colors(
             raise BadFileError(f"{path}: {line!r:.60} has no colour as 204,102,119; export it again") from error
     return found
 
-
+# %% ../../nbs/data/05_mask_values.ipynb #b2f87811
 class Corrected:
     "Masks of a folder that were corrected elsewhere, by the names of their images."
 
@@ -223,7 +223,7 @@ class Corrected:
         for name in self.files:
             self.mask(name)
 
-
+# %% ../../nbs/data/05_mask_values.ipynb #576da28b
 def _has_colors(path: Path) -> bool:
     "Whether a picture is painted in colours that are not in a palette."
     if is_raster(path):

@@ -171,7 +171,7 @@ def contact_sheet(
     sheet.save(content, "png")
     return content.getvalue()
 
-
+# %% ../../nbs/data/09_plot.ipynb #3a9d7fb4
 def _pair(image: np.ndarray, mask: np.ndarray, text: str, colors: tuple[str, ...], font: object) -> Image.Image:
     "Small picture of an image, its mask and a text of two lines."
     raw = np.nan_to_num(image.astype(np.float32))

@@ -36,7 +36,7 @@ def map_name(
 # %% ../../nbs/io/12_record.ipynb #0c793269
 RECORD = "masks.json"  # file beside the folder of masks
 
-
+# %% ../../nbs/io/12_record.ipynb #4cf1298c
 @dataclass(frozen=True)
 class Masked:
     "Masks in a folder, their images, and the meaning of their values."
@@ -81,7 +81,7 @@ def write_record(
     record |= dict(rgb=masked.rgb, masks=masked.facts)
     write_whole(masked.place / RECORD, json.dumps(record, indent=1))
 
-
+# %% ../../nbs/io/12_record.ipynb #26f988c0
 def read_masked(
     folder: str | Path,  # folder that holds masks/ and their record
 ) -> Masked:
@@ -101,7 +101,7 @@ def read_masked(
         raise DatasetNotFoundError(f"{masked.images}: the folder of the images is gone; put it back, or mask another")
     return masked
 
-
+# %% ../../nbs/io/12_record.ipynb #96ea5303
 def _parsed(record: dict, place: Path) -> Masked:
     "Content of a record."
     names, colors, background, facts = (record[name] for name in ("classes", "colors", "background", "masks"))
@@ -116,7 +116,7 @@ def _parsed(record: dict, place: Path) -> Masked:
             raise ValueError(f"its entry of {name!r:.60} is odd")
     return Masked(place, images, tuple(names), tuple(colors), background, rgb, facts)
 
-
+# %% ../../nbs/io/12_record.ipynb #aea58542
 def check_values(names: object, colors: object, background: object) -> None:
     "Refusal of names and colours of a mask's values that cannot be, with a `ValueError`."
     texts = isinstance(names, list) and names and all(isinstance(name, str) for name in names)

@@ -45,7 +45,7 @@ def _png(masked: Masked, target: Path) -> None:
     for name in Progress(masked.worst_first(), desc="writing PNG", unit="mask"):
         write_whole(target / f"{without_suffix(name)}.png", mask_png(masked.mask(name), masked.colors))
 
-
+# %% ../../nbs/predict/09_export.ipynb #58f242a6
 def _coco(masked: Masked, target: Path) -> None:
     "File of images, categories and annotations; the background has none."
     places = {value: number for number, value in enumerate(masked.painted(), 1)}
@@ -85,7 +85,7 @@ def _qgis(masked: Masked, target: Path) -> None:
         write_whole(target / f"{without_suffix(name)}.qml", style)
     _geojson(masked, target)
 
-
+# %% ../../nbs/predict/09_export.ipynb #9ebd7b21
 def _studio(masked: Masked, target: Path) -> None:
     "Tasks of Label Studio, and the settings of their project."
     painted = masked.painted()

@@ -116,7 +116,7 @@ def load_masker(
         reason = f"{type(error).__name__}: {error}"
         raise BadFileError(f"{path}: is not the JSON of a predictor ({reason}); call train_folder again") from error
 
-
+# %% ../../nbs/predict/10_saved.ipynb #1a91ec8a
 def _made(facts: dict, model: ClassTokenViT, place: Path) -> SavedMasker:
     "Predictor of what a folder says, checked by its model."
     config = Config.from_stored(facts["config"])
@@ -138,7 +138,7 @@ def _made(facts: dict, model: ClassTokenViT, place: Path) -> SavedMasker:
     rgb = check_bands(facts["rgb"], model.in_chans)
     return SavedMasker(model, config, mean, std, tuple(names), tuple(facts["colors"]), background, seen, rgb, place)
 
-
+# %% ../../nbs/predict/10_saved.ipynb #94bd6875
 def _check_config(config: Config, model: ClassTokenViT) -> None:
     "Refusal of a configuration that is not its model's, or whose reader's options cannot be, with a `ValueError`."
     for name in ("img_size", "patch_size", "in_chans", "depth", "patch_evidence"):

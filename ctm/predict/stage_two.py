@@ -167,14 +167,14 @@ def refine_masks(
         _keep_corrected(read_masked(target), corrected)
     return found
 
-
+# %% ../../nbs/predict/11_stage_two.ipynb #c85b3549
 def _corrected(plan: Plan, masked: Masked) -> Corrected | None:
     "Corrected masks of a plan, where it has some of these images."
     if plan.corrected is None or masked.images != plan.images:
         return None
     return check_corrected(plan, sorted(masked.facts))
 
-
+# %% ../../nbs/predict/11_stage_two.ipynb #5c9b2fa8
 def _fitted(
     plan: Plan, masker: Masker, data: Taught, how: SegmentationConfig | None, place: Path, seed: int
 ) -> SegmentationNet:
