@@ -76,8 +76,8 @@ def geojson(
         facts = dict(label=names[value], value=value, color=colors[value])
         parts.append(dict(type="Feature", properties=facts, geometry=shape))
     member = f"EPSG::{number}" if number and number != 4326 else "OGC:1.3:CRS84"
-    named = dict(crs=dict(type="name", properties=dict(name=f"urn:ogc:def:crs:{member}"))) if crs else {}
-    return dict(type="FeatureCollection", **named, features=parts)
+    named = dict(type="name", properties=dict(name=f"urn:ogc:def:crs:{member}")) if crs else None
+    return dict(type="FeatureCollection", crs=named, features=parts)
 
 # %% ../../nbs/io/10_annotations.ipynb #7be96f25
 _COUNTS = (3, 4, 8, 16)  # lengths of counts in bits
