@@ -22,8 +22,9 @@ from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import warn_skipped
 from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
-from ..datasets.folder import PRESETS, READER, load, read_values, shows_objects
+from ..datasets.folder import READER, load, read_values, shows_objects
 from ..io.images import band_count
+from ..layers.maps import weights_root
 from .dataset import predict_batches, score_masks
 from .masker import Masker
 from .overview import Plan, check_corrected, check_targets, images_of, place_of, remember_masked
@@ -33,7 +34,7 @@ from ..synthetic.sets import make_synthetic
 from ..train.config import Config, load_config
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
-from ..train.recipes import split_preset
+from ..train.recipes import preset_values, split_preset
 
 if TYPE_CHECKING:  # its library is imported when a network is trained
     from ctm.segmentation.network import SegmentationConfig
@@ -59,12 +60,13 @@ def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in reasons]
 
 # %% ../../nbs/predict/05_folder.ipynb #6e989854
-_STEPS = 300  # least number of steps, where no epochs are asked for
+_STEPS, _STEPS_ON_STEM = 300, 100  # least number of steps, where no epochs are asked for
 
 
 def _enough(config: Config, images: int) -> Config:
     "Configuration with as many epochs as a fit of enough steps takes (not in the paper)."
-    epochs = math.ceil(_STEPS / math.ceil(images / config.batch_size))
+    steps = _STEPS_ON_STEM if config.stem else _STEPS
+    epochs = math.ceil(steps / math.ceil(images / config.batch_size))
     return dataclasses.replace(config, epochs=max(config.epochs, epochs))
 
 
@@ -124,15 +126,17 @@ def plan_folder(
     masks: str | Path | None = None,  # folder of masks, for scores and tiles alone
     mask_values: str | Path | dict | None = None,  # meaning of the masks' values as in `MaskValues`, or a .json of it
     corrected: str | Path | None = None,  # folder of masks that were corrected elsewhere, for stage two
-    size: int = 64,  # side of what the model sees, in pixels
-    preset: str = "demo",  # preset of network and training; where images are few, with more epochs
+    size: int | None = None,  # side of what the model sees, in pixels; None: the preset's
+    preset: str | None = None,  # network and training, where images are few with more epochs; None: what suits best
     reader: dict | None = None,  # options of `ctm.datasets.folder.load`: background, tile, group, as_rgb, bad, ...
     **changes,  # fields of `Config` that differ from the preset, or options of the reader by their own names
 ) -> Plan:  # every file was found, every label understood
     """Plan of a fit on a folder and a table of labels; what cannot work is refused before any work (not in the paper).
 
-    Where there are no masks and `background` is not given, it is True if at most one class is in at least half of
-    the table's images: they show objects with something around them. Else every pixel has a class.
+    Without a preset, photographs of three colours get "photo+sharp", a pretrained network, if its weights are there,
+    and all else "demo+sharp", a small network from nothing. Where there are no masks and `background` is not given, it
+    is True if at most one class is in at least half of the table's images: they show objects with something around
+    them. Else every pixel has a class.
     """
     images = absolute(images)
     root = images.parent
@@ -155,22 +159,50 @@ def plan_folder(
         log.warning(words, 100 * wrong)
     return plan
 
+# %% ../../nbs/predict/05_folder.ipynb #604a28d4
+_NETWORK = {"embed_dim", "depth", "num_heads", "patch_size", "img_size", "pretrained", "stem", "tile"}  # fields
+_WORSE = "its masks of photographs are far worse"
+
+
+def _best_preset(found: READER, asked: set[str], size: int | None) -> str:
+    "Preset for images that nothing else is asked for: pretrained where they are photographs and weights are there."
+    if asked & _NETWORK or len(found.mean) != 3 or (size or 224) < 224:
+        return "demo+sharp"
+    weights = preset_values("folder", "photo")["stem"][0]
+    if (weights_root() / weights).is_file():
+        return "photo+sharp"
+    log.warning(
+        "%s: no pretrained weights, so a small network begins from nothing, and %s; python data_prep/weights.py "
+        "fetches them, 17 MB, or pass preset='demo+sharp'",
+        weights_root() / weights,
+        _WORSE,
+    )
+    return "demo+sharp"
+
 # %% ../../nbs/predict/05_folder.ipynb #ffe64c79
-def _configure(root: Path, data: dict, size: int, preset: str, changes: dict) -> Config:
+def _configure(root: Path, data: dict, size: int | None, preset: str | None, changes: dict) -> Config:
     "Configuration of a fit, with as many bands as the images have that the table names."
-    patch = changes.get("patch_size", PRESETS[split_preset(preset)[0]]["patch_size"][0])
+    found = _found(root, data)
+    preset = preset or _best_preset(found, {*changes, *data}, size)
+    usual = {name: value for name, (value, _) in preset_values("folder", split_preset(preset)[0]).items()}
+    size = size or usual["img_size"][0]
     if "img_size" not in changes:
-        _check_size(size, patch, data)
-    data = dict(resize=[size, size]) | data
-    reader = {name: value for name, value in data.items() if name in inspect.signature(READER).parameters}
-    reader |= {name: root / data[name] for name in ("images", "labels", "masks") if data.get(name)}
-    if data.get("group", "folder") != "folder":
-        reader["other"] = [*reader.get("other", ()), data["group"]]
-    found = READER(**reader)
+        _check_size(size, changes.get("patch_size", usual["patch_size"]), data)
+    how = {"how": usual["data"]["how"]} if "how" in usual["data"] and "tile" not in data else {}
+    data = dict(resize=[size, size]) | how | data
     if "background" not in data and found.share is None and not data.get("masks"):
         data["background"] = shows_objects(found.table.labels, root / data["labels"])
     shape = dict(img_size=(size, size), in_chans=len(found.mean))
     return load_config("folder", preset, **shape | dict(data=data) | changes)
+
+
+def _found(root: Path, data: dict) -> READER:
+    "Images that the table names."
+    reader = {name: value for name, value in data.items() if name in inspect.signature(READER).parameters}
+    reader |= {name: root / data[name] for name in ("images", "labels", "masks") if data.get(name)}
+    if data.get("group", "folder") != "folder":
+        reader["other"] = [*reader.get("other", ()), data["group"]]
+    return READER(**reader)
 
 # %% ../../nbs/predict/05_folder.ipynb #24b1923b
 def example_folder() -> dict:  # arguments of `plan_folder`

@@ -26,6 +26,8 @@ from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import random_view
 from ..io.safe import fingerprint, reading
+from ..layers.maps import UNTRAINED
+from .cells import CellNetwork, fit_cell_network
 from ..train.claim import claim_folder
 from ..train.schedule import learning_rate_scale
 from ..train.trainer import TrainingModule, train_module
@@ -43,12 +45,15 @@ def _poly_scale(step: int, steps: int, warmup: float = 0.05, power: float = 0.9)
 _SCHEDULES = {"poly": _poly_scale, "cosine": learning_rate_scale}
 
 # %% ../../nbs/segmentation/01_network.ipynb #0ffcf9f8
+_CELLS = "cells"  # architecture of `ctm.segmentation.cells`
+
+
 @dataclass(frozen=True)
 class SegmentationConfig:
     "Network and training of stage two, beside data, masks and seed. Defaults never change: keys depend on them."
 
-    architecture: str = "DeepLabV3Plus"  # a class of segmentation_models_pytorch
-    encoder: str = "resnet101"  # one of its encoders; "tu-..." is timm's
+    architecture: str = "DeepLabV3Plus"  # a class of segmentation_models_pytorch, or "cells" of a frozen stem
+    encoder: str = "resnet101"  # one of its encoders, "tu-..." is timm's; or the stem
     encoder_weights: str | None = None  # "imagenet" (fetched on first use) or None: random
     depth: int = 5  # number of the encoder's stages, each of which halves height and width
     options: dict = field(default_factory=dict)  # other arguments of the architecture: decoder_channels, ...
@@ -66,9 +71,9 @@ class SegmentationConfig:
             if isinstance(f.default, float):
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))
         known = sorted(name for name, kind in vars(smp).items() if isinstance(kind, type))
-        check_choice("architecture", self.architecture, known)
+        check_choice("architecture", self.architecture, [_CELLS, *known])
         check_choice("schedule", self.schedule, _SCHEDULES)
-        if not self.encoder.startswith("tu-"):
+        if self.architecture != _CELLS and not self.encoder.startswith("tu-"):
             check_choice("encoder", self.encoder, sorted(smp.encoders.get_encoder_names()))
         for name in ("epochs", "batch_size", "depth"):
             check_range(name, getattr(self, name), 1)
@@ -99,11 +104,18 @@ _PRESETS = {  # preset -> field -> (value, source)
         options=(dict(decoder_channels=128), "chosen here: small"), epochs=(8, "chosen here: a CPU minute or two"),
         batch_size=(32, "as stage one"), lr=(1e-3, _UNSAID), weight_decay=(0.01, _UNSAID),
     ),
+    "photo": _SAME | dict(
+        architecture=(_CELLS, "chosen here: minutes on a processor"),
+        encoder=("efficientnet_lite0.safetensors", "as stage one"), encoder_weights=(None, "in the encoder's file"),
+        depth=(5, "the stem's own"), epochs=(5, "chosen here: over the drawn cells"), batch_size=(32, "as stage one"),
+        lr=(1e-3, "chosen here"), weight_decay=(0.05, "chosen here"),
+        options=(dict(layers="8,16,32", stride=16, hidden=512), "as stage one"),
+    ),
 }  # fmt: skip
 
 
 def load_segmentation_config(
-    preset: str = "demo",  # "demo" or "paper"
+    preset: str = "demo",  # "demo", "paper" or "photo"
     **changes,  # fields that differ from the preset
 ) -> SegmentationConfig:  # checked
     "Configuration of a preset with changes."
@@ -147,10 +159,14 @@ class SegmentationNet(nn.Module):
         return self.net(padded)[..., top : top + h, left : left + w]
 
 # %% ../../nbs/segmentation/01_network.ipynb #6e9fbf27
-def _build_network(segmentation: SegmentationConfig, dataset: ImageDataset) -> SegmentationNet:
+def _build_network(
+    segmentation: SegmentationConfig, dataset: ImageDataset, size: tuple[int, int]
+) -> SegmentationNet | CellNetwork:
     "Network of a configuration for a data set, with random or pretrained weights."
-    names = ("architecture", "encoder", "encoder_weights", "depth", "options")
-    options = {name: getattr(segmentation, name) for name in names}
+    if segmentation.architecture == _CELLS:
+        shape = (len(dataset.mask_classes), len(dataset.mean), segmentation.encoder, size)
+        return CellNetwork(*shape, **segmentation.options)
+    options = {n: getattr(segmentation, n) for n in ("architecture", "encoder", "encoder_weights", "depth", "options")}
     return SegmentationNet(len(dataset.mask_classes), len(dataset.mean), **options)
 
 # %% ../../nbs/segmentation/01_network.ipynb #1a8d8e2d
@@ -203,12 +219,15 @@ def fit_segmentation(
     num_workers: int = 0,  # number of processes that read ahead
     begin: Callable[[SegmentationNet], None] | None = None,  # what gives a new network other weights
     **trainer,  # options of Lightning's `Trainer`: devices, precision, ...
-) -> SegmentationNet:  # in evaluation mode
+) -> SegmentationNet | CellNetwork:  # in evaluation mode
     "Network trained on a data set's masks; a fit that was stopped is continued."
     folder = Path(folder)
     claim_folder(folder, segmentation.key() + marks, seed, dict(train=identify(train)))
     torch.manual_seed(seed)
-    network = _build_network(segmentation, train)
+    network = _build_network(segmentation, train, size)
+    if isinstance(network, CellNetwork):
+        fit_cell_network(network, train, segmentation.epochs, seed)
+        return network
     if begin is not None:
         begin(network)
     module = _SegmentationModule(network, segmentation, size, train.upright, seed)
@@ -218,9 +237,21 @@ def fit_segmentation(
     return module.model
 
 # %% ../../nbs/segmentation/01_network.ipynb #154dd76c
+def _kind_of(options: dict) -> tuple[type[nn.Module], dict]:
+    "Class of a file's network and its options; `ValueError` where a file asks for more than an architecture."
+    if options["architecture"] == _CELLS and not options["encoder"].startswith(UNTRAINED):
+        raise ValueError(f"its stem {options['encoder']!r:.60} is not an architecture alone")
+    if options["architecture"] == _CELLS:
+        return CellNetwork, options
+    SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
+    if ":" in options["encoder"] or options.get("encoder_weights"):
+        raise ValueError(f"its encoder {options['encoder']!r:.60} asks for a network")
+    return SegmentationNet, options
+
+
 def load_network(
     path: str | Path,  # file written by `save_model`
-) -> SegmentationNet:  # in evaluation mode, on the CPU
+) -> SegmentationNet | CellNetwork:  # in evaluation mode, on the CPU
     "Network of a file, built and filled; `BadFileError` for anything else."
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; `run_segmentation` writes one")
@@ -228,13 +259,11 @@ def load_network(
         with safe_open(path, "pt") as file:
             options = json.loads((file.metadata() or {})["ctm"])
             state = {name: file.get_tensor(name) for name in file.keys()}
-        SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
-        if ":" in options["encoder"] or options.get("encoder_weights"):
-            raise ValueError(f"its encoder {options['encoder']!r:.60} asks for a network")
+        kind, options = _kind_of(options)
         with torch.device("meta"):  # shapes alone, no memory
-            need = SegmentationNet(**options).state_dict()
+            need = kind(**options).state_dict()
         if {n: v.shape for n, v in need.items()} != {n: v.shape for n, v in state.items()}:
             raise ValueError("its weights do not fit its options")
-        network = SegmentationNet(**options)
+        network = kind(**options)
         network.load_state_dict(state)
     return network.eval()
