@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..baselines.cam import build_cam, cam_maps, resnet_grad_cam, stem_cam_maps, stem_grad_cam
-from ..baselines.mctformer import build_mctformer, mctformer_loss, mctformer_maps
+from ..baselines.mctformer import build_mctformer, mctformer_loss, mctformer_maps, stem_mctformer_maps
 from ..baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
 from ..core import check_choice
 from ..data.dataset import ImageDataset
@@ -128,7 +128,7 @@ METHODS = {
         _rival("vit_grad_cam", "Grad-CAM of a ViT (Selvaraju et al. 2017)", vit_grad_cam, **_VIT),
         _rival("vit_rollout", "attention rollout of a ViT (Abnar and Zuidema 2020)", rollout_maps, **_VIT),
         _rival("vit_relevance", "relevance of a ViT (Chefer et al. 2021)", relevance_maps, **_VIT),
-        _rival("mctformer", "MCTformer-V2 (Xu et al. 2022)", mctformer_maps, **_MCT),
+        _rival("mctformer", "MCTformer-V2 (Xu et al. 2022)", mctformer_maps, stem_mctformer_maps, **_MCT),
         _rival(
             "mctformer_no_affinity",
             "MCTformer-V2 without patch affinity (not in its paper)",

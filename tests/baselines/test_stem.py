@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from ctm.baselines.cam import build_cam, build_resnet, grad_cam, stem_cam_maps, stem_grad_cam
-from ctm.baselines.mctformer import build_mctformer, mctformer_maps
+from ctm.baselines.mctformer import build_mctformer, mctformer_maps, stem_mctformer_maps
 from ctm.baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
+from ctm.experiments.methods import METHODS
 from ctm.layers.maps import Seen
+from ctm.refine import walk_maps
 from ctm.train.config import load_config
 from ctm.train.fit import build_model
 
@@ -22,6 +24,7 @@ CONFIG = load_config(
 BUILDERS = (build_cam, build_vit, build_mctformer)
 READERS = [(build_vit, rollout_maps), (build_vit, relevance_maps), (build_vit, vit_grad_cam)]
 READERS += [(build_mctformer, mctformer_maps)]
+ON_STEM = [(build_cam, stem_cam_maps), (build_cam, stem_grad_cam), (build_mctformer, stem_mctformer_maps)]
 
 
 def built(build, config=CONFIG, seed=0):
@@ -110,7 +113,10 @@ def test_transformers_read_other_sizes(build, read, stem):
         torch.testing.assert_close(logits, model(image).detach(), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("build", "read"), [*READERS, (build_cam, stem_cam_maps), (build_cam, stem_grad_cam)])
+@pytest.mark.parametrize(
+    ("build", "read"),
+    [*READERS, *ON_STEM],
+)
 def test_what_the_stem_sees_is_read_in_place_of_the_images(build, read):
     model, image, given = built(build), torch.randn(9, 3, 64, 96), torch.ones(9, 4)
     found = read(model, model.patch_embed.seen(image), given)
@@ -127,3 +133,15 @@ def test_a_resnet_is_no_stem():
 def test_images_of_other_channels_are_refused():
     with pytest.raises(ValueError, match="image has 4 channels, the model was built with in_chans=3"):
         build_cam(CONFIG, 4)(torch.randn(1, 4, 64, 96))
+
+
+@torch.no_grad()
+def test_affinity_of_mctformer_is_the_pretrained_networks():
+    "Blocks that began at random attend to all patches alike: carried along that, maps would be flat."
+    model, image = built(build_mctformer), torch.randn(2, 3, 64, 96)
+    stem = model.patch_embed
+    plain = mctformer_maps(model, image, affinity=False)[1]
+    logits, maps = stem_mctformer_maps(model, image)
+    torch.testing.assert_close(logits, model(image))
+    torch.testing.assert_close(maps, walk_maps(plain, stem.likeness(stem.features(image), (4, 6))))
+    assert METHODS["mctformer"].maps(model, CONFIG, None)(model, image, None)[1].equal(maps)
