@@ -73,6 +73,7 @@ class Method:
 # %% ../../nbs/experiments/02_methods.ipynb #04ca1986
 _RESTING = ("gate_init", "gate_lr", "penalty_start", "penalty_ramp", "layers", "gated", "reg_tokens", "final_norm")
 _RESTING += ("classifier", "class_layer", "class_reads", "patch_evidence", "logit_start", "use_evidence", "diversity")
+_RESTING += ("rounds",)
 
 
 def _rival_config(config: Config) -> Config:
