@@ -111,7 +111,8 @@ METHOD = "layers model pruning loss pseudomask refine metrics checkpoint referen
 FLOORS = {  # a module imports from its own package or from a lower floor; the parts of one wing know one another
     "core": (0, "core"), "io": (1, "io"), "runtime": (1, "runtime"),
     **dict.fromkeys(METHOD, (2, "method")), **dict.fromkeys(("data", "datasets", "synthetic"), (2, "data")),
-    "train": (3, "train"), "segmentation.network": (3, "train"), "segmentation.cells": (3, "train"),  # knows nothing of what makes masks
+    "train": (3, "train"),
+    **dict.fromkeys(("segmentation.network", "segmentation.cells"), (3, "train")),  # know nothing of what makes masks
     "predict": (4, "predict"), "baselines": (5, "baselines"),
     "experiments": (6, "experiments"), "segmentation": (7, "segmentation"),
     "explorer": (8, "explorer"), "reports": (8, "reports"),

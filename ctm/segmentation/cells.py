@@ -16,6 +16,7 @@ from ..data.loader import loader, mixed_seed
 from ..data.transforms import center_view
 from ..io.contents import cache_root
 from ..layers.cells import CellClassifier
+from ..layers.maps import UNTRAINED
 from ..layers.stem import Stem
 from ..runtime.progress import Progress
 from ..train.features import keep_features
@@ -51,6 +52,15 @@ class CellNetwork(nn.Module):
         "Logits of each value at each pixel."
         logits = self.cells.logits(self.patch_embed.features(image))
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
+
+# %% ../../nbs/segmentation/05_cells.ipynb #27c7dceb
+def check_cell_options(
+    options: dict,  # options from a file's header
+) -> dict:  # the same
+    "Refusal (`ValueError`) of a file that asks for more than an architecture."
+    if not str(options["encoder"]).startswith(UNTRAINED):
+        raise ValueError(f"its stem {options['encoder']!r:.60} is not an architecture alone")
+    return options
 
 # %% ../../nbs/segmentation/05_cells.ipynb #0c0b2d63
 _CELLS, _TOTAL = 48, 60_000  # cells of each image and in all, at least

@@ -26,8 +26,7 @@ from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import random_view
 from ..io.safe import fingerprint, reading
-from ..layers.maps import UNTRAINED
-from .cells import CellNetwork, fit_cell_network
+from .cells import CellNetwork, check_cell_options, fit_cell_network
 from ..train.claim import claim_folder
 from ..train.schedule import learning_rate_scale
 from ..train.trainer import TrainingModule, train_module
@@ -239,10 +238,8 @@ def fit_segmentation(
 # %% ../../nbs/segmentation/01_network.ipynb #154dd76c
 def _kind_of(options: dict) -> tuple[type[nn.Module], dict]:
     "Class of a file's network and its options; `ValueError` where a file asks for more than an architecture."
-    if options["architecture"] == _CELLS and not options["encoder"].startswith(UNTRAINED):
-        raise ValueError(f"its stem {options['encoder']!r:.60} is not an architecture alone")
     if options["architecture"] == _CELLS:
-        return CellNetwork, options
+        return CellNetwork, check_cell_options(options)
     SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
     if ":" in options["encoder"] or options.get("encoder_weights"):
         raise ValueError(f"its encoder {options['encoder']!r:.60} asks for a network")
