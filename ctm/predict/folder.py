@@ -7,12 +7,8 @@ __all__ = ['plan_folder', 'own_or_example', 'train_folder', 'mask_folder']
 
 # %% ../../nbs/predict/05_folder.ipynb #b9c8c0f1
 import dataclasses
-import inspect
 import json
-import logging
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,19 +18,16 @@ from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import ImageDataset, warn_skipped
 from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
-from ..datasets.folder import READER, load, read_values, shows_objects
 from ..io.images import band_count
-from ..layers.maps import weights_root
 from .dataset import predict_batches, score_masks
 from .masker import Masker
+from .options import below, configure, enough, mapping, reader_options, said_once
 from .overview import Plan, check_corrected, check_targets, images_of, place_of, remember_masked
 from .saved import save_masker
 from .scores import known_labels, mask_all, score_written, training_window
 from ..synthetic.sets import make_synthetic
-from ..train.config import Config, load_config
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
-from ..train.recipes import preset_values, split_preset
 
 if TYPE_CHECKING:  # its library is imported when a network is trained
     from ctm.segmentation.network import SegmentationConfig
@@ -58,64 +51,6 @@ def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
             reasons[name] = str(error)
     warn_skipped(list(reasons.values()), len(names))
     return [name for name in names if name not in reasons]
-
-# %% ../../nbs/predict/05_folder.ipynb #6e989854
-_STEPS, _STEPS_ON_STEM = 300, 100  # least number of steps, where no epochs are asked for
-
-
-def _enough(config: Config, images: int) -> Config:
-    "Configuration with as many epochs as a fit of enough steps takes (not in the paper)."
-    steps = _STEPS_ON_STEM if config.stem else _STEPS
-    epochs = math.ceil(steps / math.ceil(images / config.batch_size))
-    return dataclasses.replace(config, epochs=max(config.epochs, epochs))
-
-
-def _mapping(values: str | Path | dict | None) -> dict | None:
-    "Mask values as they are, or from a .json file."
-    return values if values is None or isinstance(values, dict) else read_values(Path(values))
-
-
-def _below(path: str | Path, root: Path) -> str:
-    "Path relative to a folder where it lies within, else absolute."
-    path = absolute(path)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-# %% ../../nbs/predict/05_folder.ipynb #cd3436f2
-_OWN = ("root", "split", "options", "images", "labels", "masks", "mask_values")  # given otherwise
-
-
-def _reader_options(changes: dict) -> dict:
-    "Options of the reader among the arguments of `plan_folder`; they are taken out."
-    names = {name for reader in (load, READER) for name in inspect.signature(reader).parameters} - {*_OWN}
-    return {name: changes.pop(name) for name in [*changes] if name in names}
-
-
-def _check_size(size: int, patch: int, data: dict) -> None:
-    "Refusal of a size that the patches, or the reader's own size, do not fit."
-    if type(size) is not int or size < 1 or size % patch:
-        near = max(patch, patch * round(size / patch)) if isinstance(size, int | float) else patch
-        raise ValueError(f"size={size!r} is not a multiple of the patch, which has {patch} pixels; choose {near}")
-    side = data.get("resize", [size, size])
-    if list(side or [data.get("tile")] * 2) != [size, size]:
-        raise ValueError(f"resize={side} is not what the model sees, size={size}: give size alone")
-
-
-@contextmanager
-def _said_once() -> Iterator[None]:
-    "Block in which each line of the log is said once: training and validation images come from one table."
-    seen = set()
-
-    def fresh(record: logging.LogRecord) -> bool:
-        "Whether a line is new."
-        known = record.getMessage() in seen
-        seen.add(record.getMessage())
-        return not known
-
-    log.addFilter(fresh)
-    try:
-        yield
-    finally:
-        log.removeFilter(fresh)
 
 # %% ../../nbs/predict/05_folder.ipynb #d308ca10
 def _say_contradiction(train: ImageDataset) -> None:
@@ -148,15 +83,15 @@ def plan_folder(
     """
     images = absolute(images)
     root = images.parent
-    data = dict(images=images.name, labels=labels and _below(labels, root), masks=masks and _below(masks, root))
-    data |= dict(mask_values=_mapping(mask_values)) | (reader or {}) | _reader_options(changes)
+    data = dict(images=images.name, labels=labels and below(labels, root), masks=masks and below(masks, root))
+    data |= dict(mask_values=mapping(mask_values)) | (reader or {}) | reader_options(changes)
     data = {name: value for name, value in data.items() if value is not None or name in ("labels", "resize")}
-    with _said_once():
-        config = _configure(root, data, size, preset, changes)
+    with said_once():
+        config = configure(root, data, size, preset, changes)
         train = load_dataset(config, "train", root)
         val = load_dataset(config, "val", root)
         if "epochs" not in changes:
-            config = _enough(config, len(train))
+            config = enough(config, len(train))
         plan = Plan(config, root, images, absolute(out), train, val, corrected and absolute(corrected))
         names = _readable(plan, images, images_of(plan, images))
         check_targets(plan, images, names)
@@ -164,51 +99,6 @@ def plan_folder(
     if labels:
         _say_contradiction(train)
     return plan
-
-# %% ../../nbs/predict/05_folder.ipynb #604a28d4
-_NETWORK = {"embed_dim", "depth", "num_heads", "patch_size", "img_size", "pretrained", "stem", "tile"}  # fields
-_WORSE = "its masks of photographs are far worse"
-
-
-def _best_preset(found: READER, asked: set[str], size: int | None) -> str:
-    "Preset for images that nothing else is asked for: pretrained where they are photographs and weights are there."
-    if asked & _NETWORK or len(found.mean) != 3 or (size or 224) < 224:
-        return "demo+sharp"
-    weights = preset_values("folder", "photo")["stem"][0]
-    if (weights_root() / weights).is_file():
-        return "photo+sharp"
-    log.warning(
-        "%s: no pretrained weights, so a small network begins from nothing, and %s; python data_prep/weights.py "
-        "fetches them, 17 MB, or pass preset='demo+sharp'",
-        weights_root() / weights,
-        _WORSE,
-    )
-    return "demo+sharp"
-
-# %% ../../nbs/predict/05_folder.ipynb #ffe64c79
-def _configure(root: Path, data: dict, size: int | None, preset: str | None, changes: dict) -> Config:
-    "Configuration of a fit, with as many bands as the images have that the table names."
-    found = _found(root, data)
-    preset = preset or _best_preset(found, {*changes, *data}, size)
-    usual = {name: value for name, (value, _) in preset_values("folder", split_preset(preset)[0]).items()}
-    size = size or usual["img_size"][0]
-    if "img_size" not in changes:
-        _check_size(size, changes.get("patch_size", usual["patch_size"]), data)
-    how = {"how": usual["data"]["how"]} if "how" in usual["data"] and "tile" not in data else {}
-    data = dict(resize=[size, size]) | how | data
-    if "background" not in data and found.share is None and not data.get("masks"):
-        data["background"] = shows_objects(found.table.labels, root / data["labels"])
-    shape = dict(img_size=(size, size), in_chans=len(found.mean))
-    return load_config("folder", preset, **shape | dict(data=data) | changes)
-
-
-def _found(root: Path, data: dict) -> READER:
-    "Images that the table names."
-    reader = {name: value for name, value in data.items() if name in inspect.signature(READER).parameters}
-    reader |= {name: root / data[name] for name in ("images", "labels", "masks") if data.get(name)}
-    if data.get("group", "folder") != "folder":
-        reader["other"] = [*reader.get("other", ()), data["group"]]
-    return READER(**reader)
 
 # %% ../../nbs/predict/05_folder.ipynb #24b1923b
 def _example_folder() -> dict:  # arguments of `plan_folder`
