@@ -34,6 +34,7 @@ def _paper_maps(
     def maps_of(model: nn.Module, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         return config_maps(model, image, config)
 
+    maps_of.reads_seen = True  # what a stem sees will do in place of images
     return maps_of
 
 # %% ../../nbs/experiments/02_methods.ipynb #876a5a17
@@ -111,6 +112,7 @@ def _rival(
             read = partial(chosen, model, present=present)
             return view_maps(partial(read_view, read, model, config), image, config)
 
+        maps_of.reads_seen = True
         return maps_of
 
     return Method(name, title, maps=reader, settings=_rival_config, **parts)

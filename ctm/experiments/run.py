@@ -129,11 +129,6 @@ def run(
     return once(one.result_path, one.home, partial(_make, one, again, fit_options), again)
 
 # %% ../../nbs/experiments/03_run.ipynb #81095841
-def _reader(run: Run, model: nn.Module, train: ImageDataset) -> MapsOf | None:
-    "Reader of a method's maps; None for the configuration's own, which are made of kept features where there are any."
-    return None if run.method.maps is PAPER.maps else run.method.maps(model, run.config, train)
-
-
 def _make(run: Run, again: bool, fit_options: dict) -> Result:
     "Result of a run from its data: fit, prune, predict, score."
     train, val = run.load("train"), run.load("val")
@@ -142,7 +137,7 @@ def _make(run: Run, again: bool, fit_options: dict) -> Result:
         _start_over(run.home)
     start = time.monotonic()
     model, facts = _trained(run, train, val, fit_options)
-    maps_of = _reader(run, model, train)
+    maps_of = run.method.maps(model, run.config, train)
     masks = saving(predict_batches(model, val, run.config, maps_of), run.folder / "masks", val.mask_colors)
     beside = {labels: _map_scores(val, run.config) for labels in (run.config.labels, "given")}
     scores = score_masks(masks, len(val.mask_classes), *beside.get("predicted", ()))
@@ -243,7 +238,7 @@ def write_pseudo_masks(
     if not run.model_file.is_file():
         raise FileNotFoundError(f"{run.model_file}: no trained model; `ctm.run` with this configuration makes it")
     model = load_model(run.model_file).to(best_device())
-    maps_of = _reader(run, model, data if split == "train" else run.load("train"))
+    maps_of = run.method.maps(model, run.config, data if split == "train" else run.load("train"))
     batches = predict_batches(model, data, dataclasses.replace(run.config, labels=labels), maps_of)
     if run.config.resolution == "view":
         batches = _padded(batches, data.size(0))

@@ -43,7 +43,8 @@ def predict_batches(
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name, ...
     "Pseudo-masks of all images, with what they were made from; one image at a time where masks have their own sizes."
     places = own_places(dataset, config.img_size, config.resolution)
-    seen = _as_kept(model, dataset, config) if places and not maps_of and not prob_model else dataset
+    readers = maps_of is None or getattr(maps_of, "reads_seen", False)
+    seen = _as_kept(model, dataset, config) if places and readers and not prob_model else dataset
     batches = loader(part_of(seen), config.batch_size)
     for index, batch in enumerate(Progress(batches, desc=f"predicting {dataset.name}", unit="batch")):
         with memory_for(partial(describe_batch, "masks", index, batch), "lower batch_size or img_size"):
