@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PRESET ?= demo
+DATA   ?=
 CORES  ?= 2
 ROOTS  ?= {}
 LOCK   ?=
@@ -15,7 +16,7 @@ SHARED := -n $(CORES) --dist loadgroup --no-loadscope-reorder
 QUICK  := method layers io data datasets
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test lab docs docs-serve reports paper bench fuzz lock audit export clean
+.PHONY: help demo real check test lab docs docs-serve reports paper bench fuzz lock audit export clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +36,13 @@ demo: $(STAMP)  ## fit, mask and score on a synthetic set, a few minutes on a la
 	$(BIN)/papermill nbs/sensitivity.ipynb runs/sensitivity.ipynb -p lam 0.01 </dev/null
 	@$(BIN)/python -m ctm.reports.tables
 	@echo "the notebook, with its figures: runs/sensitivity.ipynb"
+
+# the weights are fetched once; what was finished is read, what was stopped goes on
+real: $(STAMP)  ## photographs: every method on VOC 2012 val, hours on two cores (DATA=<folder of VOC 2012> ARGS=)
+	@test -n "$(DATA)" || { echo "say where VOC 2012 is: make real DATA=<folder>" >&2; exit 2; }
+	@mkdir -p runs
+	$(BIN)/python data_prep/weights.py
+	CTM_KEEP=1 $(BIN)/papermill nbs/real.ipynb runs/real.ipynb -p data "$(abspath $(DATA))" $(ARGS) </dev/null
 
 check: $(STAMP)  ## for every save, under two minutes: linter, generated files, imports, the method and the readers
 	$(BIN)/python -m pytest $(SHARED) -m quick $(QUICK:%=tests/%) tests/test_house.py tests/test_notebooks.py
