@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model import ClassTokenViT
 from ..predict.masker import image_views, mean_maps
+from ..refine import walk_maps
 
 # %% ../../nbs/explorer/01_heads.ipynb #78b57c66
 @dataclass(frozen=True)
@@ -118,6 +119,24 @@ def mean_rows(
         return views[0].logits, views[0].maps(*how), views[0]
     logits, maps = mean_maps([(rows.logits, rows.maps(*how)) for rows in views], flip)
     return logits, maps, next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))
+
+# %% ../../nbs/explorer/01_heads.ipynb #1f64de87
+@torch.no_grad()
+def on_stem(
+    model: ClassTokenViT,  # model in evaluation mode
+    image: Tensor,  # image (1, K, H, W)
+    maps: Tensor,  # attention (1, C, gh, gw)
+    whole: bool,  # whether no heads are picked
+    walks: bool,  # whether maps walk among like cells of the stem
+) -> Tensor:  # (1, C, gh, gw) on the CPU
+    "Maps as `config_maps` makes them where a model stands on a stem."
+    whole = whole and model.cells is not None
+    if not (whole or walks):
+        return maps
+    stem = model.patch_embed
+    seen = stem.seen(image.to(next(model.parameters()).device)).maps
+    maps = model.cells.maps(seen) if whole else maps.to(seen[0].device)
+    return (walk_maps(maps, stem.likeness(seen, maps.shape[2:])) if walks else maps).cpu()
 
 # %% ../../nbs/explorer/01_heads.ipynb #e1b7fd4c
 def head_places(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core import check_choice
 from ..data.dataset import ImageDataset
-from .heads import HeadRows, head_places, mean_rows, view_rows
+from .heads import HeadRows, head_places, mean_rows, on_stem, view_rows
 from .images import as_dataset, model_view
 from ..metrics import SegmentationScores
 from ..model import ClassTokenViT, layer_indices
@@ -204,6 +204,7 @@ class Explorer(_Controls):
             given = {name: getattr(config, name) for name in MASK_FIELDS if name in names}
             start = given | dict(layers=config.layer_choice()) | start
         super().__init__(model, as_dataset(images, model, like), **start)
+        self.walks = config is not None and config.affinity == "stem"
         self.places = head_places(model, open_heads)  # per layer: number of each head before pruning
         self._seen = lru_cache(8)(self._see)
 
@@ -213,6 +214,7 @@ class Explorer(_Controls):
         image = sample["image"][None]
         picked = self._picked()
         logits, maps, rows = mean_rows(views, self.flip, self.gated, self.use_evidence, picked)
+        maps = on_stem(self.model, image, maps, self.heads is None, self.walks)
         prob = logits.sigmoid()
         token = int(prob.argmax()) if self.token is None else self.token
         present = self._present(sample, prob)
