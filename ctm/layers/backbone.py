@@ -110,9 +110,10 @@ class Backbone(nn.Module):
     ) -> Tensor:  # (B, channels, h, w)
         "What the network's classifier pools: the same maps, or for EfficientNets those of one more convolution."
         network = self._fast[0] if self._fast else self.network
-        if not isinstance(getattr(network, "bn2", None), nn.Module) or not hasattr(network, "conv_head"):
+        last = getattr(network, "conv_head", None)
+        if not hasattr(network, "bn2") or last is None or last.in_channels != maps.shape[1]:  # none, or done already
             return maps
-        return network.bn2(network.conv_head(maps.float()))
+        return network.bn2(last(maps.float()))
 
     def digest(self) -> str:  # 16 hexadecimal digits
         "Fingerprint of what the maps depend on: architecture, weights, layers, and the rule for pixels."
