@@ -32,7 +32,7 @@ def _paper_maps(
     "Reader of the class tokens' attention (Section 3)."
 
     def maps_of(model: nn.Module, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        return config_maps(model, image, config)
+        return config_maps(model, image, config, present)
 
     maps_of.reads_seen = True  # what a stem sees will do in place of images
     return maps_of

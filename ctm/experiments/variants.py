@@ -34,7 +34,7 @@ def _mean_maps_of(model: ClassTokenViT, config: Config, train: ImageDataset, **v
     config = dataclasses.replace(config, **dict(flip=True) | views)
 
     def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        return config_maps(model, image, config)
+        return config_maps(model, image, config, present)
 
     return maps_of
 
@@ -51,7 +51,7 @@ def _crf_maps(model: ClassTokenViT, config: Config, train: ImageDataset) -> Maps
 
     @torch.no_grad()
     def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits, maps = config_maps(model, image, config)
+        logits, maps = config_maps(model, image, config, present)
         maps = F.interpolate(maps, image.shape[2:], mode="bilinear", align_corners=False)
         found = torch.zeros_like(maps)
         known = logits > 0 if present is None else present.bool()
@@ -102,7 +102,7 @@ def _agreeing_maps(model: ClassTokenViT, config: Config, train: ImageDataset) ->
     config = dataclasses.replace(config, layers=layers)
 
     def maps_of(model: ClassTokenViT, image: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        return config_maps(model, image, config)
+        return config_maps(model, image, config, present)
 
     return maps_of
 

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..layers.cells import competing_maps
 from ..model import ClassTokenViT
 from ..predict.masker import image_views, mean_maps
 from ..refine import walk_maps
@@ -126,6 +127,7 @@ def on_stem(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image (1, K, H, W)
     maps: Tensor,  # attention (1, C, gh, gw)
+    present: Tensor,  # classes (1, C) that may be there
     whole: bool,  # whether no heads are picked
     walks: bool,  # whether maps walk among like cells of the stem
 ) -> Tensor:  # (1, C, gh, gw) on the CPU
@@ -135,8 +137,9 @@ def on_stem(
         return maps
     stem = model.patch_embed
     seen = stem.seen(image.to(next(model.parameters()).device)).maps
-    maps = model.cells.maps(seen) if whole else maps.to(seen[0].device)
-    return (walk_maps(maps, stem.likeness(seen, maps.shape[2:])) if walks else maps).cpu()
+    if whole:
+        return competing_maps(model.cells, stem, seen, present.to(seen[0].device), walks).cpu()
+    return walk_maps(maps.to(seen[0].device), stem.likeness(seen, maps.shape[2:])).cpu()
 
 # %% ../../nbs/explorer/01_heads.ipynb #e1b7fd4c
 def head_places(

@@ -214,10 +214,10 @@ class Explorer(_Controls):
         image = sample["image"][None]
         picked = self._picked()
         logits, maps, rows = mean_rows(views, self.flip, self.gated, self.use_evidence, picked)
-        maps = on_stem(self.model, image, maps, self.heads is None, self.walks)
         prob = logits.sigmoid()
         token = int(prob.argmax()) if self.token is None else self.token
         present = self._present(sample, prob)
+        maps = on_stem(self.model, image, maps, present, self.heads is None, self.walks)
         mask = paint_maps(maps, prob, image, image.shape[2:], self, self.data.background, present)
         heads = rows.by_place(token, self.places, self.total)
         return Look(

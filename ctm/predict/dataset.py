@@ -95,7 +95,7 @@ def _read_maps(
     label = dataset.view_label(mask, batch["label"].to(device))
     given = label if config.labels == "given" else None
     if maps_of is None:
-        logits, maps = config_maps(model, image, config)
+        logits, maps = config_maps(model, image, config, given)
     else:
         logits, maps = maps_of(model, image, given)
     prob = (prob_model(image) if prob_model else logits).sigmoid()

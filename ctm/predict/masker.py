@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ..data.dataset import normalized
 from ..data.transforms import covered_part, fill_missing, fit_image, placement
+from ..layers.cells import competing_maps
 from ..layers.maps import Seen
 from ..layers.stem import Stem
 from ..model import ClassTokenViT
@@ -44,10 +45,11 @@ def image_views(
 def mean_maps(
     found: Sequence[tuple[Tensor, Tensor]],  # logits (B, C) and maps (B, C, gh, gw) >= 0 of each of `image_views`
     flip: bool = False,  # True: every second one is of a mirror image
+    relative: bool = True,  # whether each map is divided by its maximum; False: maps are probabilities
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw) in [0, 1], the grid of the finest
     "Mean of views' logits, and of their maps, each divided by its maximum (not in the paper; usual in the field)."
     logits = torch.stack([one for one, _ in found]).mean(0)
-    maps = [one / one.amax((2, 3), keepdim=True).clamp(min=1e-12) for _, one in found]
+    maps = [one / one.amax((2, 3), keepdim=True).clamp(min=1e-12) if relative else one for _, one in found]
     if flip:
         maps[1::2] = [one.flip(3) for one in maps[1::2]]
     finest = max((one.shape[2:] for one in maps), key=torch.Size.numel)
@@ -69,7 +71,7 @@ def view_maps(
     if config.scales == (1.0,) and not config.flip:
         return read(image)
     views = image_views(image, config.patch_size, config.scales, config.flip)
-    return mean_maps([read(view) for view in views], config.flip)
+    return mean_maps([read(view) for view in views], config.flip, relative=not config.rounds)
 
 # %% ../../nbs/predict/01_masker.ipynb #07db432c
 def read_view(
@@ -86,7 +88,7 @@ def read_view(
         return read(view)
     seen = stem.seen(view)
     logits, maps = read(seen)
-    if config.affinity == "stem":
+    if config.affinity == "stem" and not config.rounds:  # in rounds shares walk, before they become maps
         maps = walk_maps(maps, stem.likeness(seen.maps, maps.shape[2:]))
     return logits, maps
 
@@ -95,13 +97,18 @@ def config_maps(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image batch (B, K, H, W)
     config: Config,  # layers, gates, evidence, rounds, affinity, scales and flip
+    present: Tensor | None = None,  # classes (B, C) known to be there, which compete in rounds; None: predicted
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); class-to-patch maps (B, C, gh, gw) in [0, 1]
     "Logits and maps as a configuration asks for them (Section 3)."
     how = dict(layers=config.layer_choice(), gated=config.gated, use_evidence=config.use_evidence)
 
     def read(seen: Tensor | Seen) -> tuple[Tensor, Tensor]:
         logits, maps = model.attention_maps(seen, **how)
-        return logits, model.cells.maps(seen.maps) if config.rounds else maps
+        if config.rounds:
+            known = logits > 0 if present is None else present.bool()
+            walks = config.affinity == "stem"
+            maps = competing_maps(model.cells, model.patch_embed, seen.maps, known, walks)
+        return logits, maps
 
     return view_maps(partial(read_view, read, model, config), image, config)
 
@@ -167,7 +174,8 @@ class Masker:
     ) -> tuple[Tensor, Tensor, Tensor]:  # masks (B, h, w) int64; class maps (B, C, ., .) and prob (B, C) in [0, 1]
         "Pseudo-masks of equally large images; `ValueError` for other bands than the model's."
         pixels = self.pixels(images, valid)
-        logits, maps = config_maps(self.model, pixels, self.config)
+        known = None if label is None else torch.as_tensor(label, device=pixels.device).expand(len(pixels), -1)
+        logits, maps = config_maps(self.model, pixels, self.config, known)
         prob = logits.sigmoid()
         present = self._present(prob, label, whole)
         whole_size, part = _without_margin(images.shape[2:], self.config)

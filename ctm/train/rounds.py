@@ -19,9 +19,8 @@ from ..core import log, write_whole
 from ..data.dataset import ImageDataset
 from ..data.loader import mixed_seed
 from ..io.safe import reading
-from ..layers.cells import CellClassifier, add_cells, cell_inputs
+from ..layers.cells import CellClassifier, add_cells, cell_inputs, competing_maps
 from ..model import ClassTokenViT
-from ..refine import walk_maps
 from ..runtime.distributed import join_processes, wait_for_all
 from ..runtime.progress import Progress
 from .config import Config
@@ -134,8 +133,7 @@ def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | N
         return (lambda seen: first_maps(model, weight, seen)), _CUT
 
     def maps_of(seen: Shown) -> Tensor:
-        maps = cells.maps(seen.maps)
-        return walk_maps(maps, model.patch_embed.likeness(seen.maps, maps.shape[2:]))
+        return competing_maps(cells, model.patch_embed, seen.maps, seen.label, walks=True)
 
     return maps_of, _EVEN
 

@@ -56,16 +56,29 @@ def test_margins_do_not_count_in_a_cells_surroundings():
     assert torch.equal(inputs, torch.ones_like(inputs))
 
 
-def test_maps_are_odds_against_the_background():
+def test_classes_compete_with_those_that_are_there():
     torch.manual_seed(0)
     cells = CellClassifier(2, [3], hidden=8).eval()
     maps = [torch.randn(1, 3, 4, 4)]
     with torch.no_grad():
-        logits, found = cells.logits(maps), cells.maps(maps)
-        alone = logits[:, [0, 2]].softmax(1)[:, 0]  # class 0 is known to be there, or nothing
-        torch.testing.assert_close(found[:, 0], alone)
+        logits, shares = cells.logits(maps), cells.shares(maps, torch.tensor([[1, 0]]))
+        torch.testing.assert_close(shares[:, [0, 2]], logits[:, [0, 2]].softmax(1))
+        assert (shares[:, 1] == 0).all()
+        torch.testing.assert_close(cells.odds(shares)[:, 0], shares[:, 0])
         cells.has_background.fill_(False)
-        assert (cells.maps(maps) > 0.5).all()
+        assert (cells.odds(cells.shares(maps, torch.ones(1, 2))) >= 0.5).all()
+        assert torch.isfinite(cells.shares(maps, torch.zeros(1, 2))).all()
+
+
+def test_what_is_sure_to_win_still_loses_to_what_is_surer():
+    "A dog on a sofa: both all but certain against the background, and the walk must not make them equal."
+    cells = CellClassifier(2, [3], hidden=8).eval()
+    logits = torch.tensor([[18.0, 12.0, 0.0], [12.0, 18.0, 0.0]]).T.view(1, 3, 1, 2)  # dog, sofa
+    cells.logits = lambda maps: logits
+    shares = cells.shares(None, torch.ones(1, 2))
+    mixed = 0.7 * shares + 0.3 * shares.flip(3)  # a walk that mixes the two cells
+    assert cells.odds(mixed).argmax(1).flatten().tolist() == [0, 1]
+    assert (cells.odds(mixed)[0, 0] > 0.5).sum() > 0
 
 
 def test_a_level_is_the_same_for_all_maps():
