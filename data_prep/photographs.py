@@ -4,7 +4,7 @@ The photographs are of COCO 2014; its annotations say the licence of each (4: CC
 restrictions), name their source on Flickr, and draw the truth. The masks are made by a model that `make real` has
 trained on VOC 2012, which has none of these photographs; it is told the labels that are written below each.
 
-    python data_prep/photographs.py <folder of COCO 2014> <model.safetensors> figures/photographs.png
+    python data_prep/photographs.py <folder of COCO 2014> <model.safetensors> figures/photographs.jpg
 """
 
 import argparse
