@@ -10,7 +10,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -28,9 +27,6 @@ from .scores import known_labels, mask_all, score_written, training_window
 from ..synthetic.sets import make_synthetic
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
-
-if TYPE_CHECKING:  # its library is imported when a network is trained
-    from ctm.segmentation.network import SegmentationConfig
 
 # %% ../../nbs/predict/05_folder.ipynb #cffacd67
 def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
@@ -160,7 +156,7 @@ def mask_folder(
     window: int | None = None,  # side of windows in pixels; None: as large as what was trained on, for large images
     overlap: float = 0.5,  # shared part of neighbouring windows, in [0, 0.95]
     class_maps: bool = False,  # True: write maps/, too
-    refine_with_network: "bool | SegmentationConfig" = False,  # True: train stage two on the masks, write refined/, too
+    refine_with_network: bool | object = False,  # True, or a `SegmentationConfig`: train stage two, write refined/, too
 ) -> pd.DataFrame:  # one row per image: pixels of each class
     "Pixels of each class in the masks of a folder, which are written, also where they were written before."
     folder = absolute(images or plan.images)
