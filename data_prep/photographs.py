@@ -59,9 +59,8 @@ def truth_of(
         name = COCO_NAMES.get(names[one["category_id"]], names[one["category_id"]])
         if name not in labels:
             continue
-        outline = one["segmentation"]
-        runs = coco_mask.frPyObjects(outline, *size) if isinstance(outline, dict) else None
-        runs = runs or coco_mask.merge(coco_mask.frPyObjects(outline, *size))
+        runs = coco_mask.frPyObjects(one["segmentation"], *size)
+        runs = coco_mask.merge(runs) if isinstance(runs, list) else runs
         mask[coco_mask.decode(runs).astype(bool)] = 1 + CLASSES.index(name)
     return mask
 

@@ -6,7 +6,6 @@
 __all__ = ['cam_maps', 'resnet_grad_cam', 'build_cam', 'stem_cam_maps', 'stem_grad_cam']
 
 # %% ../../nbs/baselines/01_cam.ipynb #0bd7b55c
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -20,6 +19,7 @@ from ..core import log
 from ..layers.maps import Seen
 from ..layers.stem import Stem
 from ..train.config import Config
+from ..train.fit import stem_options
 
 # %% ../../nbs/baselines/01_cam.ipynb #d05e9a76
 def build_resnet(
@@ -113,16 +113,6 @@ def resnet_grad_cam(
 ) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, gh, gw) in [0, 1]
     "Grad-CAM at the last block."
     return grad_cam(model, model.layer4[-1], image, present)
-
-# %% ../../nbs/baselines/01_cam.ipynb #41fce955
-def stem_options(
-    config: Config,  # stem and the fields that begin with `stem_`
-) -> dict:  # options of a `Stem`, as `ctm.layers.stem.stem_layer` takes them; empty: patches of pixels
-    "Network whose maps are the patches of a configuration, for every method the same."
-    if not config.stem:
-        return {}
-    names = [f.name for f in dataclasses.fields(config) if f.name.startswith("stem_")]
-    return dict(source=config.stem) | {name.removeprefix("stem_"): getattr(config, name) for name in names}
 
 # %% ../../nbs/baselines/01_cam.ipynb #9e387251
 class _StemCAM(nn.Module):

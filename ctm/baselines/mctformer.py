@@ -11,7 +11,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .cam import stem_options
 from .vit import attention_matrices, grid_of
 from ..layers.architectures import find_donor, timm_options
 from ..layers.linear import fast_products
@@ -20,6 +19,7 @@ from ..layers.pretrained import load_backbone, stretch_positions
 from ..layers.stem import stem_layer
 from ..refine import walk_maps
 from ..train.config import Config
+from ..train.fit import stem_options
 
 # %% ../../nbs/baselines/03_mctformer.ipynb #98014e88
 class _MCTformer(VisionTransformer):

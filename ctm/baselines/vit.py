@@ -13,13 +13,14 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .cam import grad_cam, stem_options, wanted_pairs
+from .cam import grad_cam, wanted_pairs
 from ..layers.architectures import find_donor, timm_options
 from ..layers.linear import fast_products
 from ..layers.maps import Seen
 from ..layers.pretrained import load_backbone
 from ..layers.stem import is_packed, stem_layer
 from ..train.config import Config
+from ..train.fit import stem_options
 
 # %% ../../nbs/baselines/02_vit.ipynb #cee858ee
 def build_vit(

@@ -13,15 +13,14 @@ from torch.nn import functional as F
 from ..core import IGNORE
 from ..data.dataset import ImageDataset
 from ..data.loader import loader, mixed_seed
-from ..data.transforms import center_view
 from ..io.contents import cache_root
 from ..layers.cells import CellClassifier
 from ..layers.maps import UNTRAINED
 from ..layers.stem import Stem
 from ..runtime.progress import Progress
 from ..train.features import keep_features
-from ..train.rounds import Drawn, draw_cells, fit_cells
-from ..train.teachers import Shown
+from ..train.rounds import Drawn, cells_of_each, draw_cells, fit_cells
+from ..train.teachers import Shown, as_seen, at_middles
 
 # %% ../../nbs/segmentation/05_cells.ipynb #a27cf3de
 class CellNetwork(nn.Module):
@@ -63,27 +62,20 @@ def check_cell_options(
     return options
 
 # %% ../../nbs/segmentation/05_cells.ipynb #0c0b2d63
-_CELLS, _TOTAL = 48, 60_000  # cells of each image and in all, at least
-
-
 @torch.no_grad()
 def _drawn(network: CellNetwork, train: ImageDataset, generator: torch.Generator) -> Drawn:
     "Cells of all training images, with the values that masks have in their middles."
     stem = network.patch_embed
     device = stem.scale.device
-    grid = stem.shapes[-1][1:]
-    count = min(max(_CELLS, -(-_TOTAL // len(train))), grid[0] * grid[1])
-    rows, columns = ((2 * torch.arange(n) + 1) * side // (2 * n) for n, side in zip(grid, stem.img_size, strict=True))
+    count = cells_of_each(len(train), stem)
     values = network.options["num_values"]
     parts = []
     for batch in Progress(loader(train, 16), desc=f"cells of {train.name}", unit="batch"):
-        image = batch["image"]
-        image = image[:, 0] if image.ndim == 3 else center_view(image, stem.img_size)
-        target = center_view(batch["mask"], stem.img_size)[:, rows][:, :, columns].long().to(device)
+        target = at_middles(batch["mask"], stem).long().to(device)
         inside = target != IGNORE
         some = inside.flatten(1).any(1)
         if some.any():
-            maps = [part[some] for part in stem.seen(image.to(device)).maps]
+            maps = [part[some] for part in as_seen(batch["image"], stem)]
             label = torch.ones(int(some.sum()), values - 1, device=device)  # every value may be anywhere
             seen = Shown(maps, label, inside[some])
             parts.append(draw_cells(seen, target[some].where(inside[some], 0), count, True, generator))

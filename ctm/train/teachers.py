@@ -19,7 +19,7 @@ from ..data.dataset import ImageDataset
 from ..data.loader import loader
 from ..data.transforms import center_view
 from ..layers.maps import NATURAL, Seen
-from ..layers.stem import to_grid
+from ..layers.stem import Stem, to_grid
 from ..model import ClassTokenViT
 from ..refine import walk_maps
 from ..runtime.progress import Progress
@@ -33,27 +33,42 @@ class Shown(NamedTuple):
     inside: Tensor  # cells (B, gh, gw) bool that are not margin
 
 
-def _inside(data: ImageDataset, index: int, size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def at_middles(
+    mask: Tensor,  # masks (..., H, W), at least as large as the stem's images
+    stem: Stem,  # stem, whose size and last layer say where the cells are
+) -> Tensor:  # (..., gh, gw)
+    "Values of masks in the middles of a stem's cells."
+    rows, columns = (
+        (2 * torch.arange(n) + 1) * side // (2 * n) for n, side in zip(stem.shapes[-1][1:], stem.img_size, strict=True)
+    )
+    return center_view(mask, stem.img_size)[..., rows, :][..., columns]
+
+
+def as_seen(
+    image: Tensor,  # images (B, K, H, W), or kept maps (B, views, F)
+    stem: Stem,  # frozen stem
+) -> list[Tensor]:  # maps (B, channels, h, w)
+    "Maps of a batch of a data set, computed or kept, without mirror images."
+    whole = image[:, 0] if image.ndim == 3 else center_view(image, stem.img_size)
+    return stem.seen(whole.to(stem.scale.device)).maps
+
+# %% ../../nbs/train/11_teachers.ipynb #ed3dd77e
+def _inside(data: ImageDataset, index: int, stem: Stem) -> Tensor:
     "Cells (gh, gw) bool whose middle shows the image."
     blank = data.from_original(index, np.zeros(data.original_size(index), np.uint8))
-    shown = center_view(torch.from_numpy(blank), size) != IGNORE
-    rows, columns = ((2 * torch.arange(n) + 1) * side // (2 * n) for n, side in zip(grid, size, strict=True))
-    return shown[rows][:, columns]
+    return at_middles(torch.from_numpy(blank), stem) != IGNORE
 
 
 def seen_images(model: ClassTokenViT, data: ImageDataset, what: str, batch_size: int = 16) -> Iterator[Shown]:
     "Training images, in their order, in batches."
     stem = model.patch_embed
     device = stem.scale.device
-    grid = stem.shapes[-1][1:]
     first = 0
     for batch in Progress(loader(data, batch_size), desc=f"{what} of {data.name}", unit="batch"):
-        image = batch["image"]
-        image = image[:, 0] if image.ndim == 3 else center_view(image, stem.img_size)
         label = data.view_label(center_view(batch["mask"], stem.img_size), batch["label"])
-        inside = [_inside(data, i, stem.img_size, grid) for i in range(first, first + len(image))]
-        first += len(image)
-        yield Shown(stem.seen(image.to(device)).maps, label.to(device), torch.stack(inside).to(device))
+        inside = [_inside(data, i, stem) for i in range(first, first + len(label))]
+        first += len(label)
+        yield Shown(as_seen(batch["image"], stem), label.to(device), torch.stack(inside).to(device))
 
 # %% ../../nbs/train/11_teachers.ipynb #dab76f24
 _DECAY = 0.1  # price of the linear classifier's weights
