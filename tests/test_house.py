@@ -115,7 +115,7 @@ FLOORS = {  # a module imports from its own package or from a lower floor; the p
     **dict.fromkeys(("segmentation.network", "segmentation.cells"), (3, "train")),  # know nothing of what makes masks
     "predict": (4, "predict"), "baselines": (5, "baselines"),
     "experiments": (6, "experiments"), "segmentation": (7, "segmentation"),
-    "explorer": (8, "explorer"), "reports": (8, "reports"),
+    "project": (8, "project"), "explorer": (9, "explorer"), "reports": (9, "reports"),
 }  # fmt: skip
 
 

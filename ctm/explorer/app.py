@@ -26,9 +26,9 @@ from .state import Explorer, Look
 from .widgets import MOST, Picture, bar_table, make_controls, toggles
 from ..io.record import Masked, read_masked
 from ..model import ClassTokenViT
-from ..predict.export import KINDS, export_masks
 from ..predict.masker import Masker
-from ..predict.saved import load_masker
+from ..project.export import KINDS, export_masks
+from ..project.saved import load_masker
 from ..train.config import Config
 
 # %% ../../nbs/explorer/06_app.ipynb #df79b16d

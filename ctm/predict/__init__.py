@@ -1,1 +1,1 @@
-"Masks from a trained model: of a data set, of large rasters, of one's own folder."
+"Masks from a trained model: of a data set, of large rasters."

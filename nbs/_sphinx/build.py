@@ -66,7 +66,7 @@ CONTENTS = {  # in the order in which a reader asks; what is not named here hang
 }  # fmt: skip
 PACKAGES = [  # in the order of the floors, the lowest first
     "method", "layers", "io", "runtime", "data", "datasets", "synthetic", "train", "predict", "baselines",
-    "experiments", "segmentation", "explorer", "reports",
+    "experiments", "segmentation", "project", "explorer", "reports",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import ctm
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.metrics import SegmentationScores
-from ctm.predict.folder import own_or_example
+from ctm.project.folder import own_or_example
 from tests.tools import ROOT
 
 TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
@@ -85,14 +85,14 @@ def test_masks_of_other_images_replace_none(trained, tmp_path, name):
     place, plan, masker, _ = trained
     ctm.mask_folder(plan, masker)
     before = {file.name: file.read_bytes() for file in (place / "out" / "masks").iterdir()}
-    assert len(shown(ctm.predict.overview.overview(plan))) == 6
+    assert len(shown(ctm.project.overview.overview(plan))) == 6
     other = tmp_path / "images"  # a folder of the same name
     other.mkdir()
     picture(other / name, 99, (30, 60))
     pixels = ctm.mask_folder(plan, masker, images=other)
     assert list(pixels.index) == [name] and pixels.sum(axis=1).item() == 30 * 60
     assert {file.name: file.read_bytes() for file in (place / "out" / "masks").iterdir()} == before
-    assert shown(ctm.predict.overview.overview(plan)) == [name]
+    assert shown(ctm.project.overview.overview(plan)) == [name]
     (mask,) = (place / "out" / "other").glob(f"images-*/masks/{name}")
     assert read_mask(mask).shape == (30, 60)
     shutil.rmtree(place / "out" / "other")
@@ -101,7 +101,7 @@ def test_masks_of_other_images_replace_none(trained, tmp_path, name):
 def test_an_overview_needs_masks(own):
     plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY)
     with pytest.raises(DatasetNotFoundError, match="holds no mask of the images"):
-        ctm.predict.overview.overview(plan)
+        ctm.project.overview.overview(plan)
 
 
 @pytest.mark.parametrize("name", ["0_preview.png", "z_preview.png"])
@@ -118,7 +118,7 @@ def test_a_preview_that_no_table_names(own, caplog, name):
     masker, _ = ctm.train_folder(plan)
     assert sorted(ctm.mask_folder(plan, masker).index) == sorted([*plan.train.names, *plan.val.names])
     assert name in caplog.text and "half.png" in caplog.text
-    assert len(shown(ctm.predict.overview.overview(plan, 20))) == 10
+    assert len(shown(ctm.project.overview.overview(plan, 20))) == 10
 
 
 @pytest.mark.parametrize("cache", ["off", "cache"])

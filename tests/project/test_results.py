@@ -14,7 +14,7 @@ import ctm
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
-from ctm.predict.export import KINDS
+from ctm.project.export import KINDS
 from ctm.segmentation.network import load_segmentation_config
 from tests.tools import JSON, TYPED
 
@@ -239,7 +239,7 @@ def test_stage_two_learns_corrected_masks_and_keeps_them(trained, tmp_path, capl
 
 def test_the_network_sees_the_corrected_mask(trained, tmp_path):
     from ctm.data.mask_values import Corrected
-    from ctm.predict.stage_two import Taught
+    from ctm.project.stage_two import Taught
 
     place, plan, _ = trained
     mask = corrected(place, tmp_path / "hand")
@@ -280,7 +280,7 @@ def test_masks_come_back_from_cvat(trained, tmp_path):
     place, plan, _ = trained
     shutil.unpack_archive(ctm.export_masks(place / "out", "cvat"), tmp_path / "cvat")
     again = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", corrected=tmp_path / "cvat", **TINY)
-    from ctm.predict.overview import check_corrected
+    from ctm.project.overview import check_corrected
 
     masked = read_masked(place / "out")
     hand = check_corrected(again, sorted(masked.facts))
@@ -291,7 +291,7 @@ def test_masks_come_back_from_cvat(trained, tmp_path):
 
 
 def test_a_network_masks_with_the_given_classes(trained):
-    from ctm.predict.stage_two import NetworkMasker
+    from ctm.project.stage_two import NetworkMasker
     from ctm.segmentation.network import SegmentationNet
 
     _, plan, masker = trained

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 import ctm
-from tests.predict.test_folder import TINY, picture, write_folder
+from tests.project.test_folder import TINY, picture, write_folder
 
 
 def fits(place):
@@ -82,6 +82,6 @@ def test_a_copy_or_a_touch_is_the_same_data(own, tmp_path, caplog):
 
 
 def test_projects_without_a_folder_of_their_own_do_not_meet(tmp_path):
-    from ctm.predict.overview import default_out
+    from ctm.project.overview import default_out
 
     assert default_out(tmp_path / "a" / "images") != default_out(tmp_path / "b" / "images")
