@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,17 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=f"none of {', '.joi
 def pytest_configure(config):
     config.addinivalue_line("markers", "xdist_group(name): tests that share what is slow to make stay together")
     config.addinivalue_line("markers", "quick: what `make check` runs at every save")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory):
+    "What programs, kernels and notebooks leave in the folder for temporary files goes with the suite's own."
+    folder = tmp_path_factory.mktemp("t", numbered=False)
+    before = tempfile.tempdir, os.environ.get("TMPDIR")
+    tempfile.tempdir, os.environ["TMPDIR"] = str(folder), str(folder)
+    yield
+    tempfile.tempdir = before[0]
+    os.environ.pop("TMPDIR") if before[1] is None else os.environ.update(TMPDIR=before[1])
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -56,8 +56,8 @@ def _counted(
     files: Sequence[Path],  # images of equal band counts
     as_rgb: bool,  # read photographs as three bands
     bad: str = "raise",  # what to do with damaged images: "raise", or "skip" them
-) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
-    "Mean and deviation of each band over the pixels that hold data."
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # mean and deviation (K,) in the files' unit; shares (marks, K)
+    "Mean and deviation of each band over the pixels that hold data, and how many of them look as if they held none."
     count = 0
     total = 0.0
     square = 0.0
@@ -72,29 +72,29 @@ def _counted(
         square += (pixels**2).sum(1)
     if not count:
         raise BadFileError(f"{files[0].parent}: no pixel of the training images holds data")
-    _say_marks(files[0].parent, marked / count)
     shift = total / count
     std = np.sqrt(np.maximum(square / count - shift**2, 0))
     std[square == 0] = 1
-    return first[:, 0] + shift, std
+    return first[:, 0] + shift, std, marked / count
 
 # %% ../../nbs/data/10_band_statistics.ipynb #57902578
-_LAYOUT = 2  # of what is counted: another number, counted again
+_LAYOUT = 3  # of what is counted: another number, counted again
 
 
 def _stored(
     file: Path,  # .json file of an earlier count
-) -> tuple[np.ndarray, np.ndarray] | None:  # mean and standard deviation; None: damaged
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:  # as `_counted` gives them; None: damaged
     "Statistics of an earlier count."
     try:
         with reading(file):
-            mean, std = np.array(read_json(file), np.float64)
-        if mean.ndim != 1 or not np.isfinite(mean).all() or not (std > 0).all():
+            mean, std, shares = (np.array(part, np.float64) for part in read_json(file))
+        whole = mean.ndim == 1 and std.shape == mean.shape and shares.shape == (len(_MARKS), len(mean))
+        if not (whole and np.isfinite(mean).all() and (std > 0).all()):
             raise BadFileError(f"{file}: is not a mean and a deviation per band")
     except BadFileError as error:
         log.warning("counted again: %s", error)
         return None
-    return mean, std
+    return mean, std, shares
 
 
 def band_statistics(
@@ -104,16 +104,17 @@ def band_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:  # mean and standard deviation, (K,) each, in the files' unit
     "Mean and deviation of each band; read from the cache where these files were counted before."
     chosen = [files[i] for i in evenly(len(files), 500)]
-    place = None
+    place = known = None
     if cache_root():
         digests = content_digests(chosen)
         facts = [_LAYOUT, as_rgb, *(digests[file] for file in chosen)]
         place = cache_root() / f"bands-{fingerprint(json.dumps(facts))}.json"
         known = _stored(place) if place.is_file() else None
-        if known is not None:
-            return known
-    mean, std = _counted(chosen, as_rgb, bad)
-    if place:
-        with atomic_path(place) as temporary:
-            temporary.write_text(json.dumps([mean.tolist(), std.tolist()]))
+    if known is None:
+        known = _counted(chosen, as_rgb, bad)
+        if place:
+            with atomic_path(place) as temporary:
+                temporary.write_text(json.dumps([part.tolist() for part in known]))
+    mean, std, shares = known
+    _say_marks(chosen[0].parent, shares)
     return mean, std

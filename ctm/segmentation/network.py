@@ -45,6 +45,7 @@ _SCHEDULES = {"poly": _poly_scale, "cosine": learning_rate_scale}
 
 # %% ../../nbs/segmentation/01_network.ipynb #0ffcf9f8
 _CELLS = "cells"  # architecture of `ctm.segmentation.cells`
+_UNREAD = ("encoder_weights", "depth", "batch_size", "lr", "weight_decay", "schedule", "warmup", "clip")  # by cells
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,20 @@ class SegmentationConfig:
         for name in ("lr", "weight_decay", "clip"):
             check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
         check_range("warmup", self.warmup, 0, 1)
+        self._check_cells()
+
+    def _check_cells(self) -> None:
+        "Refusal of what a cell network does not read: it would change the run's name and not the run."
+        if self.architecture != _CELLS:
+            return
+        usual = dataclasses.asdict(SegmentationConfig(encoder="resnet18"))
+        for name in _UNREAD:
+            allowed = (usual[name], _PRESETS["photo"][name][0])
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f'{name}={getattr(self, name)!r}: architecture="cells" does not read it; leave it out, '
+                    "or choose a network of segmentation_models_pytorch"
+                )
 
     def key(self) -> str:  # 10 hexadecimal digits
         "Fingerprint of what differs from the fields' defaults, as `Config.key`."

@@ -86,3 +86,11 @@ def test_a_level_is_the_same_for_all_maps():
     assert (cut_level(maps, "level:0.5") == 0.5).all() and cut_level(maps, "level:0.5").shape == (2, 3, 1, 1)
     with pytest.raises(ValueError, match="level:2"):
         cut_level(maps, "level:2")
+
+
+@pytest.mark.parametrize("change", [dict(lr=0.1), dict(weight_decay=0.5), dict(batch_size=4), dict(warmup=0.5)])
+def test_what_cells_do_not_read_is_refused(change):
+    "An option that would change the key of a run and not the run."
+    with pytest.raises(ValueError, match=f"{next(iter(change))}=.*does not read it; leave it out"):
+        load_segmentation_config("photo", **change)
+    assert load_segmentation_config("photo", epochs=2).epochs == 2
