@@ -1,0 +1,226 @@
+"""Verdicts beside true scores: `python -m benchmarks.verdict --samples FOLDER`.
+
+Folders of photographs, of endoscopy and of aerial images are made, of different size, classes and quality: wrong or
+missing labels, one epoch in place of all, a network from nothing in place of a pretrained one. Each is masked as a
+user's folder is, without its true masks; then the masks are scored, and what the verdict measured is kept beside the
+score. A run that is in figures/verdict.json already is not made again. FOLDER holds `voc2012_real`, `endotect` and
+`mbrsc_dubai`.
+"""
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import ctm
+from benchmarks.timing import store
+from ctm.core import IGNORE, repo_root, versions
+from ctm.datasets.voc2012 import CLASSES
+from ctm.io.masks import read_mask
+from ctm.io.record import read_masked
+from ctm.metrics import SegmentationScores
+from ctm.project.signals import classifier_signals, mask_signals, table_signals, view_signals
+
+ANIMALS, OTHERS, ROOMS = ("cat", "cow", "dog"), ("bird", "horse", "train"), ("chair", "person", "sheep")
+TEN = ("aeroplane", "bird", "bus", "cat", "cow", "dog", "horse", "person", "sheep", "train")
+
+
+@dataclass(frozen=True)
+class Trial:
+    "One run."
+
+    source: str  # "tune" or "val" of VOC 2012, "kvasir" or "dubai"
+    images: int  # number of images
+    classes: tuple[str, ...] = ()  # classes of VOC 2012
+    wrong: float = 0.0  # share of labels that are replaced by another class
+    missing: float = 0.0  # share of labels that are taken out
+    how: str = "full"  # or "one epoch", or "scratch": a network from nothing
+    seed: int = 0  # seed of the images' choice and of what is done to the labels
+
+    @property
+    def name(self) -> str:
+        "Name that tells runs apart."
+        kind = f"{len(self.classes)} classes" if self.classes else ""
+        spoilt = f"{self.wrong:.0%} wrong" if self.wrong else f"{self.missing:.0%} missing" if self.missing else ""
+        return ", ".join(part for part in (self.source, f"{self.images} images", kind, spoilt, self.how) if part)
+
+
+TRIALS = [  # those of `tune` choose the constants of the verdict; all others are held out
+    Trial("val", 24, OTHERS), Trial("tune", 112, ANIMALS), Trial("tune", 112, ANIMALS, wrong=0.4),
+    Trial("kvasir", 112), Trial("tune", 24, ANIMALS), Trial("dubai", 112), Trial("tune", 24, ANIMALS, how="scratch"),
+    Trial("val", 112, OTHERS), Trial("val", 112, OTHERS, wrong=0.2), Trial("tune", 112, ANIMALS, wrong=0.2),
+    Trial("tune", 112, ANIMALS, how="scratch"), Trial("val", 112, OTHERS, how="one epoch"), Trial("tune", 8, ANIMALS),
+    Trial("val", 37, OTHERS), Trial("tune", 200, TEN), Trial("val", 37, OTHERS, wrong=0.4),
+    Trial("kvasir", 112, wrong=0.4), Trial("val", 200, TEN, wrong=0.2), Trial("tune", 200, CLASSES),
+    Trial("val", 200, CLASSES, how="one epoch"), Trial("dubai", 112, how="scratch"), Trial("dubai", 112, wrong=0.4),
+    Trial("tune", 112, ANIMALS, how="one epoch"), Trial("tune", 112, ANIMALS, missing=0.1),
+    Trial("val", 112, OTHERS, missing=0.1), Trial("kvasir", 24), Trial("val", 112, OTHERS, wrong=0.4),
+    Trial("val", 8, OTHERS), Trial("val", 112, OTHERS, how="scratch"), Trial("tune", 37, ROOMS),
+    Trial("kvasir", 112, how="scratch"), Trial("tune", 24, ANIMALS, wrong=0.4),
+]  # fmt: skip
+Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
+
+
+def _voc(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+    "Photographs with at least one of the classes, as many of each as can be."
+    root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
+    labels = json.loads((root / "labels.json").read_text())
+    ids = (root / "ImageSets" / "Segmentation" / f"{trial.source}.txt").read_text().split()
+    wanted = {CLASSES.index(name): name for name in trial.classes}
+    order = [ids[i] for i in random.permutation(len(ids))]
+    taken = {}
+    for turn in range(trial.images):
+        number = list(wanted)[turn % len(wanted)]
+        found = next((one for one in order if number in labels[one] and one not in taken), None)
+        if found:
+            taken[found] = {wanted[i] for i in labels[found] if i in wanted}
+    for one, names in taken.items():
+        mask = np.array(Image.open(root / "SegmentationClass" / f"{one}.png"))
+        values = np.full(256, IGNORE, np.uint8)
+        values[[0, *(i + 1 for i in wanted)]] = [0, *(1 + n for n in range(len(wanted)))]
+        yield one, Image.open(root / "JPEGImages" / f"{one}.jpg"), values[mask], names
+
+
+def _kvasir(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+    "Quarters of endoscopy images: as many with a polyp as without."
+    files = sorted((samples / "endotect" / "Kvasir-SEG_effisegnet352" / "train" / "images").iterdir())
+    counts = {True: 0, False: 0}
+    for index in random.permutation(len(files)):
+        mask = np.array(Image.open(next(files[index].parents[1].glob(f"masks/{files[index].stem}.*"))).convert("L"))
+        picture = Image.open(files[index]).convert("RGB")
+        half = mask.shape[0] // 2
+        for corner in random.permutation(4):
+            top, left = half * (corner // 2), half * (corner % 2)
+            part = (mask[top : top + half, left : left + half] > 127).astype(np.uint8)
+            shown = part.mean() > 0.1
+            if (shown or not part.any()) and counts[shown] < trial.images // 2:
+                counts[shown] += 1
+                crop = picture.crop((left, top, left + half, top + half))
+                yield f"{files[index].stem}_{corner}", crop, part, {"polyp"} if shown else set()
+                break
+
+
+DUBAI = {"Building": "3C1098", "Land": "8429F6", "Road": "6EC1E4", "Vegetation": "FEDD3A", "Water": "E2A929"}
+
+
+def _dubai(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+    "Squares of aerial images; a class is there if it fills a tenth."
+    files = sorted((samples / "mbrsc_dubai").glob("*/Tile */images/*.jpg"))
+    for turn in range(trial.images):
+        file = files[turn % len(files)]
+        colors = np.array(Image.open(file.parents[1] / "masks" / f"{file.stem}.png").convert("RGB"))
+        mask = np.full(colors.shape[:2], IGNORE, np.uint8)
+        for value, color in enumerate(DUBAI.values()):
+            mask[(colors == list(bytes.fromhex(color))).all(2)] = value
+        top, left = (int(random.integers(0, side - 256)) for side in mask.shape)
+        part = mask[top : top + 256, left : left + 256]
+        names = {name for value, name in enumerate(DUBAI) if (part == value).mean() > 0.1}
+        picture = Image.open(file).convert("RGB").crop((left, top, left + 256, top + 256))
+        yield f"{file.parents[1].name}_{file.stem}_{turn}".replace(" ", ""), picture, part, names
+
+
+def _spoilt(names: set[str], classes: list[str], trial: Trial, random: np.random.Generator) -> set[str]:
+    "Classes of an image, some of them wrong or missing."
+    if len(classes) == 1:  # there or not
+        return names ^ {*classes} if random.random() < trial.wrong else names
+    kept = set()
+    for name in sorted(names):
+        if random.random() < trial.missing:
+            continue
+        others = [one for one in classes if one not in names]
+        kept.add(others[random.integers(len(others))] if others and random.random() < trial.wrong else name)
+    return kept
+
+
+def write_trial(
+    samples: Path,  # folder of real images
+    trial: Trial,  # what is wanted
+    place: Path,  # folder to be filled with images/ and labels.csv
+) -> tuple[list[str], dict[str, np.ndarray]]:  # names of the masks' values; true masks by the image's name
+    "Folder of images and a table, and the truth about it, which stays in memory."
+    makers = dict(tune=_voc, val=_voc, kvasir=_kvasir, dubai=_dubai)
+    random = np.random.default_rng(trial.seed)
+    spoil = np.random.default_rng(trial.seed + 1)
+    classes = sorted(trial.classes) or dict(kvasir=["polyp"], dubai=[*DUBAI])[trial.source]
+    given = list(trial.classes) or classes
+    values = given if trial.source == "dubai" else ["background", *given]
+    (place / "images").mkdir(parents=True)
+    truth, rows = {}, []
+    for name, picture, mask, shown in makers[trial.source](samples, trial, random):
+        picture.save(place / "images" / f"{name}.jpg", quality=95)
+        truth[f"{name}.jpg"] = mask
+        labels = _spoilt(shown, classes, trial, spoil)
+        if labels or trial.source == "kvasir":
+            rows.append((f"{name}.jpg", ";".join(sorted(labels))))
+    with open(place / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("file", "label"), *rows])
+    return values, truth
+
+
+def true_scores(
+    place: Path,  # folder with masks/ and their record
+    values: list[str],  # names of the true masks' values
+    truth: dict[str, np.ndarray],  # true masks by the image's name
+) -> dict:  # miou, and iou by class, in [0, 1]
+    "Scores of all masks that were written."
+    masked = read_masked(place)
+    lookup = np.full(256, IGNORE, np.uint8)
+    lookup[: len(values)] = [masked.classes.index(name) for name in values]
+    scores = SegmentationScores(len(values))
+    for name, mask in truth.items():
+        found = read_mask(masked.mask_file(name))
+        scores.update(*(torch.from_numpy(one.astype(np.int64))[None] for one in (found, lookup[mask])))
+    found = scores.compute()
+    iou = {name: None if np.isnan(v) else v for name, v in zip(masked.classes, found["iou"].tolist(), strict=True)}
+    return dict(miou=found["miou"].item(), iou=iou)
+
+
+def run_trial(
+    samples: Path,  # folder of real images
+    trial: Trial,  # what is wanted
+) -> dict:  # line of figures/verdict.json
+    "Signals of a run, and the true score of its masks."
+    start = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        values, truth = write_trial(samples, trial, place)
+        changes = dict(full={}, scratch=dict(preset="demo+sharp")).get(trial.how, dict(epochs=1))
+        where = (place / "images", place / "labels.csv", place / "out")
+        plan = ctm.plan_folder(*where, background=trial.source != "dubai", **changes)
+        masker, _ = ctm.train_folder(plan)
+        ctm.mask_folder(plan, masker)
+        masked = read_masked(plan.out)
+        found = dict(table=table_signals(plan), classifier=classifier_signals(plan, masker))
+        found |= dict(views=view_signals(plan, masker), masks=mask_signals(masked))
+        line = dict(name=trial.name, trial=asdict(trial), truth=true_scores(plan.out, values, truth), signals=found)
+        line |= dict(config=plan.config.stored(), seconds=round(time.time() - start), versions=versions())
+    return line
+
+
+def main() -> None:
+    "Runs that are not in the file yet."
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__.split("\n")[0])
+    parser.add_argument("--samples", type=Path, required=True, help="folder of voc2012_real, endotect, mbrsc_dubai")
+    samples = parser.parse_args().samples
+    file = repo_root() / "figures" / "verdict.json"
+    lines = json.loads(file.read_text()) if file.exists() else []
+    with tempfile.TemporaryDirectory() as runs:
+        os.environ.setdefault("CTM_RUNS", runs)  # kept features serve all runs
+        for trial in TRIALS:
+            if trial.name not in {line["name"] for line in lines}:
+                lines.append(run_trial(samples, trial))
+                store("verdict", lines)
+    print(file)
+
+
+if __name__ == "__main__":
+    main()
