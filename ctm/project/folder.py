@@ -24,6 +24,7 @@ from .options import below, configure, enough, mapping, reader_options, said_onc
 from .overview import Plan, check_corrected, check_targets, images_of, place_of, remember_masked
 from .saved import save_masker
 from .scores import known_labels, mask_all, score_written, training_window
+from .verdict import verdict_before, write_verdict
 from ..synthetic.sets import make_synthetic
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
@@ -94,6 +95,9 @@ def plan_folder(
         check_corrected(plan, names)
     if labels:
         _say_contradiction(train)
+        ending = verdict_before(plan).ending
+        if ending != "usable":
+            log.warning("%s, before any fit: %s", labels, ending)
     return plan
 
 # %% ../../nbs/project/05_folder.ipynb #24b1923b
@@ -157,7 +161,7 @@ def mask_folder(
     overlap: float = 0.5,  # shared part of neighbouring windows, in [0, 0.95]
     class_maps: bool = False,  # True: write maps/, too
     refine_with_network: bool | object = False,  # True, or a `SegmentationConfig`: train stage two, write refined/, too
-) -> pd.DataFrame:  # one row per image: pixels of each class
+) -> pd.DataFrame:  # one row per image: pixels of each class; attrs["verdict"]: what labels alone say of the masks
     "Pixels of each class in the masks of a folder, which are written, also where they were written before."
     folder = absolute(images or plan.images)
     names = _readable(plan, folder, images_of(plan, folder))
@@ -174,4 +178,5 @@ def mask_folder(
         from ctm.project.stage_two import refine_masks
 
         refine_masks(plan, masker, place, None if refine_with_network is True else refine_with_network, **told)
+    rows.attrs["verdict"] = write_verdict(plan, masker, place)
     return rows

@@ -26,7 +26,7 @@ from ..data.transforms import resize_mask
 from ..io.folders import find_images
 from ..io.images import read_sparse
 from ..io.masks import read_mask
-from ..io.record import map_name, mask_name
+from ..io.record import RECORD, map_name, mask_name, read_masked
 from ..io.safe import figure_text, file_part, fingerprint, read_json
 from ..train.config import Config
 
@@ -157,17 +157,31 @@ def class_counts(
 # %% ../../nbs/project/02_overview.ipynb #760d41e8
 def overview(
     plan: Plan,  # folders and colours
-    columns: int = 6,  # number of images, evenly spaced through the folder
+    columns: int = 6,  # number of images
 ) -> Figure:  # images above, masks below
-    "Images of the folder that was masked last, and their masks."
+    "Images of the folder that was masked last, and their masks; half are the most doubtful, which come first."
     folder = _masked_last(plan)
     place = place_of(plan, folder) / "masks"
     names = [name for name in images_of(plan, folder) if (place / mask_name(name)).is_file()]
     if not names:
         raise DatasetNotFoundError(f"{place}: holds no mask of the images in {folder}; call mask_folder first")
-    figure = _pairs(plan, folder, place, [names[i] for i in evenly(len(names), columns)])
-    figure.suptitle(f"{'synthetic example: ' if plan.train.synthetic else ''}images and their masks", fontsize=9)
+    ordered, known = _worst_first(place.parent, names)
+    worst = (columns + 1) // 2 if known else 0
+    rest = ordered[worst:]
+    chosen = ordered[:worst] + [rest[i] for i in evenly(len(rest), columns - worst)]
+    figure = _pairs(plan, folder, place, chosen)
+    title = f"images and their masks{', the most doubtful first' if known else ''}"
+    figure.suptitle(f"synthetic example: {title}" if plan.train.synthetic else title, fontsize=9)
     return figure
+
+
+def _worst_first(place: Path, names: Sequence[str]) -> tuple[list[str], bool]:
+    "Images in the order of their masks' record, and whether there is one that knows them all."
+    if not (place / RECORD).is_file():
+        return [*names], False
+    order = {name: n for n, name in enumerate(read_masked(place).worst_first())}
+    known = order.keys() >= {*names}
+    return (sorted(names, key=order.get) if known else [*names]), known
 
 
 def _pairs(plan: Plan, folder: Path, place: Path, names: Sequence[str]) -> Figure:

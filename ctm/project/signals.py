@@ -7,11 +7,13 @@ __all__ = []
 
 # %% ../../nbs/project/08_signals.ipynb #b82f0616
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import BadFileError
 from ..data.dataset import ImageDataset, evenly
 from ..data.loader import loader
 from ..data.transforms import center_view
@@ -149,7 +151,7 @@ def _views(image: np.ndarray, valid: np.ndarray) -> Iterator[tuple[str, np.ndarr
     yield "smaller", np.pad(image, [(0, 0), *edge]), np.pad(valid, edge), part
 
 
-def _central(masker: Masker, plan: Plan, file) -> tuple[np.ndarray, np.ndarray]:
+def _central(masker: Masker, plan: Plan, file: Path) -> tuple[np.ndarray, np.ndarray]:
     "Pixels (K, h, w) of an image, or of its middle where it is large, and which have data."
     reader = masker.config.data
     size, seen = image_size(file), training_window(plan)
@@ -174,7 +176,12 @@ def view_signals(
     scores = {name: SegmentationScores(masker.values) for name in ("mirrored", "smaller", "unasked")}
     chosen = [(data, i) for data in (plan.val, plan.train) for i in evenly(len(data), _SHOWN)]
     for data, index in Progress(chosen, desc="comparing views", unit="image"):
-        image, valid = _central(masker, plan, data.files(index)[0])
+        try:
+            image, valid = _central(masker, plan, data.files(index)[0])
+        except BadFileError:  # it has broken since it was trained on
+            if plan.config.data.get("bad") != "skip":
+                raise
+            continue
         label = known.get(data.names[index])
         plain = _mask(masker, image, valid, label)
         other = {name: _mask(masker, x, there, label)[part] for name, x, there, part in _views(image, valid)}
