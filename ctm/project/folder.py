@@ -97,7 +97,7 @@ def plan_folder(
         _say_contradiction(train)
         ending = verdict_before(plan).ending
         if ending != "usable":
-            log.warning("%s, before any fit: %s", labels, ending)
+            log.warning("%s, before any fit: %s", Path(labels).name, ending)
     return plan
 
 # %% ../../nbs/project/05_folder.ipynb #24b1923b

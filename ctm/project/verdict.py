@@ -36,10 +36,11 @@ _FEW, _SKILL, _ODD = 8, 0.3, 0.5  # images; skill; share of odd masks: of a clas
 def skills(
     facts: dict,  # of a table, and of a fit
 ) -> dict[str, float]:  # by class, 0 = guessing, 1 = never wrong; without classes that were not held back
-    "Skill of the classifier on held-back images."
+    "Skill of the classifier on held-back images; a class in all of them says nothing."
     found = facts.get("classifier", {})
     pairs = {name: (ap, found["rate"][name]) for name, ap in found.get("ap", {}).items() if ap is not None}
-    return {name: 0.0 if rate >= 1 else max((ap - rate) / (1 - rate), 0.0) for name, (ap, rate) in pairs.items()}
+    known = {name: max((ap - rate) / (1 - rate), 0.0) for name, (ap, rate) in pairs.items() if rate < 1}
+    return known | dict.fromkeys(facts["table"]["everywhere"], 0.0) if found else {}
 
 
 def doubtful_classes(
@@ -206,5 +207,5 @@ def write_verdict(
     write_whole(place / _FILES[0], json.dumps(stored | dict(versions=versions()), indent=1))
     write_whole(place / _FILES[1], f"{found}\n")
     if found.ending != "usable":
-        log.warning("%s: %s", place / "masks", found.ending)
+        log.warning("%s: %s", (place / "masks").relative_to(plan.out.parent), found.ending)
     return found
