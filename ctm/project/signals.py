@@ -113,9 +113,8 @@ def _classified(masker: Masker, data: ImageDataset) -> dict:
         label = data.view_label(center_view(batch["mask"], masker.config.img_size), batch["label"])
         scores.update(masker.model(image.to(device)).sigmoid(), label)
     found = scores.compute()
-    return dict(
-        accuracy=found["classifier_accuracy"].item(), always_no=found["always_no"].item(), ap=found["ap"].reshape(-1)
-    )
+    right, no = (found[name].item() for name in ("classifier_accuracy", "always_no"))
+    return dict(accuracy=right, always_no=no, ap=found["ap"].reshape(-1))  # torchmetrics makes one number of one class
 
 
 def _named(values: Tensor, names: tuple[str, ...]) -> dict:
