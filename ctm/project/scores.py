@@ -101,6 +101,8 @@ def _facts(masker: _Noting, pixels: dict[str, int], label: np.ndarray | None) ->
     painted = [name for name in masker.classes if pixels[name]]
     given = None if label is None else [name for name, known in zip(masker.classes, label, strict=True) if known]
     prob = torch.cat(masker.noted).amax(0).tolist() if masker.noted else [0.0] * len(masker.classes)
+    if given == [] and not painted and masker.background is not None:  # it shows nothing, and so does its mask
+        return dict(label=given, confidence=round(1 - max(prob), 4), odd="")
     asked = [p for name, p in zip(masker.classes, prob, strict=True) if name in (painted if given is None else given)]
     values = len(painted) + bool(pixels.get("background"))
     choice = masker.background is not None or len(given or ()) > 1

@@ -229,3 +229,12 @@ def test_views_of_a_model_that_sees_all_alike_agree(made):
 
     found = view_signals(plan, Same(**{name: getattr(masker, name) for name in masker.__dataclass_fields__}))
     assert found["mirrored"] == found["smaller"] == 1.0
+
+
+def test_an_empty_mask_of_an_image_that_shows_nothing_is_not_odd(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
+    plan = ctm.plan_folder(*write_folder(tmp_path, ["polyp", ""] * 6), background=True, **TINY)
+    ctm.mask_folder(plan, ctm.train_folder(plan)[0])
+    nothing = [one for one in read_masked(plan.out).facts.values() if one["label"] == []]
+    assert len(nothing) == 6 and {one["odd"] for one in nothing} == {""}
+    assert all(one["confidence"] > 0 for one in nothing)
