@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,44 @@ def run_trial(
     return line
 
 
+CURVE = (10, 30, 100, 300)  # images of each class
+SCORED = 60  # photographs of `tune`, not trained on
+
+
+def run_curve(
+    samples: Path,  # folder of real images
+    count: int,  # number of training images of each class
+) -> dict:  # line of figures/verdict.json
+    "Quality of masks, by given labels, of photographs that a fit has not seen."
+    start = time.time()
+    root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
+    labels = json.loads((root / "labels.json").read_text())
+    lists = {n: (root / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train_here", "tune")}
+    numbers = [CLASSES.index(name) for name in ANIMALS]
+    random = np.random.default_rng(0)
+    alone = {n: [one for one in ids if len({*labels[one]} & {*numbers}) == 1] for n, ids in lists.items()}
+    train = [one for one in alone["train_here"] if one not in {*lists["tune"]}]
+    train = [train[i] for i in random.permutation(len(train))]
+    chosen = [one for n in numbers for one in [one for one in train if n in labels[one]][:count]]
+    rows = [(one, "train") for one in chosen] + [(one, "val") for one in alone["tune"][:SCORED]]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "images").mkdir()
+        for one, _ in rows:
+            (place / "images" / f"{one}.jpg").symlink_to((root / "JPEGImages" / f"{one}.jpg").resolve())
+        names = [";".join(CLASSES[n] for n in numbers if n in labels[one]) for one, _ in rows]
+        with open(place / "labels.csv", "w", newline="") as file:
+            table = [(f"{one}.jpg", name, side) for (one, side), name in zip(rows, names, strict=True)]
+            csv.writer(file).writerows([("file", "label", "split"), *table])
+        values = {name: n + 1 for name, n in zip(ANIMALS, numbers, strict=True)} | dict(background=0, ignore=255)
+        where = (place / "images", place / "labels.csv", place / "out")
+        truth = dict(masks=root / "SegmentationClass", mask_values=values, background=True)
+        plan = ctm.plan_folder(*where, **truth)
+        scores = ctm.train_folder(plan)[1].loc["labels given"]
+    line = dict(name=f"curve, {count} images a class", images_a_class=count, miou=float(scores["miou"]))
+    return line | dict(config=plan.config.stored(), seconds=round(time.time() - start), versions=versions())
+
+
 def main() -> None:
     "Runs that are not in the file yet."
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__.split("\n")[0])
@@ -214,11 +253,13 @@ def main() -> None:
     samples = parser.parse_args().samples
     file = repo_root() / "figures" / "verdict.json"
     lines = json.loads(file.read_text()) if file.exists() else []
-    with tempfile.TemporaryDirectory() as runs:
-        os.environ.setdefault("CTM_RUNS", runs)  # kept features serve all runs
-        for trial in TRIALS:
-            if trial.name not in {line["name"] for line in lines}:
-                lines.append(run_trial(samples, trial))
+    with tempfile.TemporaryDirectory() as kept:
+        os.environ.setdefault("CTM_RUNS", kept)  # kept features serve all runs
+        runs = {trial.name: partial(run_trial, samples, trial) for trial in TRIALS}
+        runs |= {f"curve, {count} images a class": partial(run_curve, samples, count) for count in CURVE}
+        for name, run in runs.items():
+            if name not in {line["name"] for line in lines}:
+                lines.append(run())
                 store("verdict", lines)
     print(file)
 

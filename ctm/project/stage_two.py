@@ -36,6 +36,7 @@ from .overview import Plan, check_corrected
 from .scores import mask_all, training_window
 from ..pseudomask import sample_maps
 from ..segmentation.network import SegmentationConfig, SegmentationNet, fit_segmentation, load_segmentation_config
+from ..train.config import Config
 
 # %% ../../nbs/project/06_stage_two.ipynb #2d38e756
 class Taught(ImageDataset):
@@ -116,8 +117,12 @@ _STEPS = 200  # least number of steps
 def folder_network(
     images: int,  # number of images
     stem: Stem | None,  # pretrained network of the first model; None: the encoder begins at random
+    config: Config | None = None,  # configuration of the first model, which names its stem; None: it has none
 ) -> SegmentationConfig:
     "Configuration of the network for a folder of images (not in the paper)."
+    if stem is not None and stem.frozen and config is not None:
+        how = dict(layers=config.stem_layers, stride=config.stem_stride, hidden=512)
+        return load_segmentation_config("photo", encoder=config.stem, options=how)
     batch = min(8, images)
     epochs = max(8, math.ceil(_STEPS / math.ceil(images / batch)))
     changes = dict(epochs=epochs, batch_size=batch)
@@ -186,7 +191,7 @@ def _fitted(
     views = Resized(part, plan.config.img_size, plan.config.data.get("how", "stretch"))
     views = cached(views, cache_root(), "raise")
     begin = None if how or stem is None else lambda network: _begin_with(network, stem)
-    how = how or folder_network(len(views), stem)
+    how = how or folder_network(len(views), stem, plan.config)
     folder = place / "fits" / f"network-{how.key()}-seed{seed}-{identity_key(identify(views))[:8]}"
     return fit_segmentation(how, views, plan.config.img_size, folder, seed, begin=begin).eval()
 

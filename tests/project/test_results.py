@@ -303,3 +303,18 @@ def test_a_network_masks_with_the_given_classes(trained):
     masks, maps, prob = second(image, label=np.array([0, 1]))
     assert masks.shape == (1, 24, 40) and set(masks.unique().tolist()) <= {0, 2} and prob.shape == (1, 2)
     assert set(second(image, label=np.array([0, 0]))[0].unique().tolist()) == {0}
+
+
+def test_stage_two_of_a_frozen_stem_classifies_its_cells(tmp_path, monkeypatch):
+    "By default, and what is written is the network that it says."
+    from ctm.segmentation.cells import CellNetwork
+    from ctm.segmentation.network import load_network
+
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
+    write_folder(tmp_path)
+    stem = dict(stem="random:test_efficientnet", stem_layers="8,16", patch_size=16, size=32, background=True)
+    plan = ctm.plan_folder(tmp_path / "images", tmp_path / "labels.csv", tmp_path / "out", **TINY | stem)
+    ctm.mask_folder(plan, ctm.train_folder(plan)[0], refine_with_network=True)
+    network = load_network(tmp_path / "out" / "refined" / "network.safetensors")
+    assert isinstance(network, CellNetwork) and network.options["layers"] == "8,16"
+    assert len(read_masked(tmp_path / "out" / "refined").facts) == 8
