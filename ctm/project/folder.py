@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
-from ..data.dataset import ImageDataset, warn_skipped
+from ..data.dataset import warn_skipped
 from ..data.identity import identify, identity_key
 from ..data.mask_values import masks_against_labels
 from ..io.images import band_count
@@ -50,12 +50,15 @@ def _readable(plan: Plan, folder: Path, names: Sequence[str]) -> list[str]:
     return [name for name in names if name not in reasons]
 
 # %% ../../nbs/project/05_folder.ipynb #d308ca10
-def _say_contradiction(train: ImageDataset) -> None:
-    "Warning where masks hold classes that the table denies."
-    wrong = masks_against_labels(train)
+def _say_doubts(plan: Plan, table: str) -> None:
+    "Warnings where masks hold classes that the table denies, and where the table promises little."
+    wrong = masks_against_labels(plan.train)
     if wrong > 0.2:
         words = "%.0f%% of the masks' pixels hold a class that their image's label denies: is mask_values right?"
         log.warning(words, 100 * wrong)
+    ending = verdict_before(plan).ending
+    if ending != "usable":
+        log.warning("%s, before any fit: %s", table, ending)
 
 # %% ../../nbs/project/05_folder.ipynb #87979f8a
 def plan_folder(
@@ -94,10 +97,7 @@ def plan_folder(
         check_targets(plan, images, names)
         check_corrected(plan, names)
     if labels:
-        _say_contradiction(train)
-        ending = verdict_before(plan).ending
-        if ending != "usable":
-            log.warning("%s, before any fit: %s", Path(labels).name, ending)
+        _say_doubts(plan, Path(labels).name)
     return plan
 
 # %% ../../nbs/project/05_folder.ipynb #24b1923b

@@ -154,6 +154,15 @@ def class_counts(
     frame["share of pixels"] = shares[names]
     return frame
 
+# %% ../../nbs/project/02_overview.ipynb #f160cfec
+def _worst_first(place: Path, names: Sequence[str]) -> tuple[list[str], bool]:
+    "Images in the order of their masks' record, and whether there is one that knows them all."
+    if not (place / RECORD).is_file():
+        return [*names], False
+    order = {name: n for n, name in enumerate(read_masked(place).worst_first())}
+    known = order.keys() >= {*names}
+    return (sorted(names, key=order.get) if known else [*names]), known
+
 # %% ../../nbs/project/02_overview.ipynb #760d41e8
 def overview(
     plan: Plan,  # folders and colours
@@ -173,15 +182,6 @@ def overview(
     title = f"images and their masks{', the most doubtful first' if known else ''}"
     figure.suptitle(f"synthetic example: {title}" if plan.train.synthetic else title, fontsize=9)
     return figure
-
-
-def _worst_first(place: Path, names: Sequence[str]) -> tuple[list[str], bool]:
-    "Images in the order of their masks' record, and whether there is one that knows them all."
-    if not (place / RECORD).is_file():
-        return [*names], False
-    order = {name: n for n, name in enumerate(read_masked(place).worst_first())}
-    known = order.keys() >= {*names}
-    return (sorted(names, key=order.get) if known else [*names]), known
 
 
 def _pairs(plan: Plan, folder: Path, place: Path, names: Sequence[str]) -> Figure:
