@@ -1,10 +1,11 @@
-"""The README's strip: photographs that their licences let us show, their labels, masks and truth.
+"""The README's pictures, of photographs that their licences let us show: labels, masks and truth, and the explorer.
 
 The photographs are of COCO 2014; its annotations say the licence of each (4: CC BY 2.0, 7: no known copyright
 restrictions), name their source on Flickr, and draw the truth. The masks are made by a model that `make real` has
 trained on VOC 2012, which has none of these photographs; it is told the labels that are written below each.
 
     python data_prep/photographs.py <folder of COCO 2014> <model.safetensors> figures/photographs.jpg
+    python data_prep/photographs.py ... figures/photographs.jpg --explorer figures/explorer.jpg
 """
 
 import argparse
@@ -18,6 +19,8 @@ from pycocotools import mask as coco_mask
 from ctm.checkpoint import load_model
 from ctm.data.dataset import PHOTO_MEAN, PHOTO_STD
 from ctm.datasets.voc2012 import CLASSES, COLORS
+from ctm.explorer.panels import still
+from ctm.explorer.state import Explorer
 from ctm.io.images import read_image
 from ctm.predict.masker import Masker
 from ctm.train.config import load_config
@@ -28,6 +31,8 @@ SHOWN = {  # photograph -> what is in it, in the words of VOC
     "COCO_train2014_000000360452": ("person",),
     "COCO_train2014_000000196610": ("bicycle",),
 }
+EXPLORED = "COCO_train2014_000000491525"
+PALETTE = ("#000000", *COLORS)  # by the value of a mask, background first
 COCO_NAMES = {"couch": "sofa"}  # COCO's name -> VOC's, where they differ here
 LICENCES = {4: "CC BY 2.0", 7: "no known copyright restrictions"}
 
@@ -70,25 +75,30 @@ def painted(
     mask: np.ndarray,  # (H, W) values
 ) -> np.ndarray:  # (H, W, 3) uint8
     "Photograph under its mask."
-    colors = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in COLORS])
+    colors = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in PALETTE])
     grey = photograph.mean(0)[..., None].repeat(3, 2)
     mixed = np.where(mask[..., None] > 0, 0.45 * grey + 0.55 * colors[mask], grey)
     return mixed.astype(np.uint8)
 
 
-def main() -> None:
-    "The strip, one row for each photograph."
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("coco", type=Path, help="folder with annotations/ and the photographs")
-    parser.add_argument("model", type=Path, help="model.safetensors of a run of photo+sharp on VOC 2012")
-    parser.add_argument("out", type=Path, help="picture to be written")
-    given = parser.parse_args()
-    config = load_config("voc2012", "photo+sharp")
-    masker = Masker(load_model(given.model), config, PHOTO_MEAN, PHOTO_STD, CLASSES, COLORS, 0)
+def photograph_of(
+    root: Path,  # folder of COCO 2014
+    name: str,  # name of a photograph without its suffix
+) -> Path:  # its file
+    "File of a photograph."
+    return root / name.split("_")[1] / f"{name}.jpg"
+
+
+def draw_strip(
+    root: Path,  # folder of COCO 2014
+    masker: Masker,  # trained on VOC 2012
+    out: Path,  # picture to be written
+) -> None:
+    "Strip of photographs, a column each: itself, its mask, its truth."
     figure, axes = plt.subplots(3, len(SHOWN), figsize=(2.4 * len(SHOWN), 5.4), layout="constrained")
     for column, (name, labels) in zip(axes.T, SHOWN.items(), strict=True):
-        image, names, annotations = find_record(given.coco, name)
-        photograph, _ = read_image(given.coco / f"{name.split('_')[1]}" / f"{name}.jpg", rgb=True)
+        image, names, annotations = find_record(root, name)
+        photograph, _ = read_image(photograph_of(root, name), rgb=True)
         known = np.isin(CLASSES, labels)
         mask = masker(photograph[None], label=known, whole=True)[0][0].numpy()
         truth = truth_of(image, names, annotations, labels)
@@ -100,7 +110,23 @@ def main() -> None:
         print(f"{name}: {image['flickr_url']}, {LICENCES[image['license']]}")
     for axis, title in zip(axes[:, 0], ("photograph", "mask, from labels", "truth"), strict=True):
         axis.set_ylabel(title, fontsize=9)
-    figure.savefig(given.out, dpi=110)
+    figure.savefig(out, dpi=110)
+
+
+def main() -> None:
+    "The strip, and a still picture of the explorer if it is asked for."
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("coco", type=Path, help="folder with annotations/ and the photographs")
+    parser.add_argument("model", type=Path, help="model.safetensors of a run of photo+sharp on VOC 2012")
+    parser.add_argument("out", type=Path, help="picture to be written")
+    parser.add_argument("--explorer", type=Path, help="picture of the explorer to be written, too")
+    given = parser.parse_args()
+    config = load_config("voc2012", "photo+sharp")
+    masker = Masker(load_model(given.model), config, PHOTO_MEAN, PHOTO_STD, CLASSES, PALETTE, 0)
+    draw_strip(given.coco, masker, given.out)
+    if given.explorer:
+        explorer = Explorer(masker, [photograph_of(given.coco, EXPLORED)])
+        still(explorer).savefig(given.explorer, dpi=110)
 
 
 if __name__ == "__main__":
