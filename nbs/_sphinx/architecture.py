@@ -88,8 +88,8 @@ def blocks():
         if closed:
             parts.append(cross(x + 6, 220, 30))
     parts += [text(44, 282, "attention heads of a block, each times its gate", 13)]
-    return [*parts, text(410, 232, "transformer,", 14), text(410, 252, "block after block;", 14),
-            text(410, 272, "an open head costs &#955;", 14)]  # fmt: skip
+    parts += [text(410, 232, "transformer,", 14), text(410, 252, "block after block;", 14)]
+    return [*parts, text(410, 272, "an open head costs &#955;", 14)]
 
 
 def labels_out():
@@ -100,9 +100,8 @@ def labels_out():
         parts.append(square(36 + 62 * place, 408, 34, color, 0.15 if place == 0 else 0.8))
     parts += [cross(41, 413, 24), arrow(115, 446, 115, 470), box(20, 476, 200, 34)]
     parts += [text(120, 498, "classifier", 14, "middle"), arrow(115, 510, 115, 534)]
-    return [*parts, text(115, 552, "boat no, dog yes, sofa yes", 14, "middle"), text(
-        115, 572, "learned from the labels", 13, "middle"
-    )]  # fmt: skip
+    parts += [text(115, 552, "boat no, dog yes, sofa yes", 14, "middle")]
+    return [*parts, text(115, 572, "learned from the labels", 13, "middle")]
 
 
 def masks_out():
@@ -116,8 +115,9 @@ def masks_out():
         parts.append(grid(x, 408, MAPS[name], lambda cell, color=color: (color, int(cell) / 9)))
         parts.append(text(x + 35, 496, name, 13, "middle"))
     parts += [arrow(512, 443, 534, 443), grid(540, 408, MASK, lambda cell: painted[cell], 16)]
-    return [*parts, text(580, 506, "mask", 14, "middle"), text(270, 530, "cut at its mean; a class that the classifier", 13),
-            text(270, 547, "does not find paints nothing", 13)]  # fmt: skip
+    parts += [text(580, 506, "mask", 14, "middle")]
+    parts += [text(270, 530, "cut at its mean; a class that the classifier", 13)]
+    return [*parts, text(270, 547, "does not find paints nothing", 13)]
 
 
 def draw() -> str:

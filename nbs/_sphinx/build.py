@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import traitlets.traitlets
 from execnb.nbio import read_nb
+from finish import finish
 from nbdev.config import get_config
 from nbdev.doclinks import NbdevLookup, _nbpath2html, nbglob
 from nbdev.processors import FilterDefaults
@@ -30,6 +31,7 @@ CFG = get_config(path=HERE)
 vars(traitlets.traitlets).setdefault("Self", "Self")
 SITE = CFG.doc_host + CFG.doc_baseurl
 SOURCE = f"{CFG.git_url}/blob/{CFG.branch}"
+COLAB = f"https://colab.research.google.com/github/{CFG.user}/{CFG.repo}/blob/{CFG.branch}"
 TAGS = {
     ("echo", "false"): "remove-input",
     ("output", "false"): "remove-output",
@@ -50,19 +52,16 @@ def page_name(path: str) -> str:
     return _nbpath2html(Path(path).relative_to("nbs")).with_suffix("").as_posix()
 
 
-CONTENTS = {  # in the order in which a reader asks; what is not named here hangs under `api`, package by package
-    "Try it": ["tutorials/quickstart", "tutorials/attention", "explorer/app"],
-    "The method": ["method/model", "method/pruning", "method/loss", "train/fit", "method/pseudomask", "method/refine"],
-    "Your own images": ["tutorials/own_images", "tutorials/satellite", "own_data"],
-    "Reproduce the paper": ["guides/reproduce", "pseudomasks", "segmentation", "specialized", "sensitivity", "ablation",
-                            "masking_ratio", "qualitative", "parameters", "real_tiles"],
-    "Beyond the paper": ["beyond"],
-    "Data sets": ["datasets/"],
-    "Speed and scale": ["benchmark", "growth", "planning"],
-    "Reliability": ["reliability", "hostile"],
-    "Extend it": ["guides/extend", "tutorials/new_dataset"],
-    "API": ["api"],
-    "About": ["guides/gallery", "guides/glossary", "guides/differences", "guides/limits", "guides/cite"],
+CONTENTS = {  # in the order in which a reader asks; modules hang under `api` alone, package by package
+    "Start": ["tutorials/quickstart", "tutorials/attention", "guides/gallery"],
+    "Your images": ["tutorials/own_images", "tutorials/satellite", "own_data"],
+    "The method": ["guides/method", "beyond"],
+    "Reproduce": ["guides/reproduce", "real", "real_tiles", "pseudomasks", "segmentation", "specialized", "sensitivity",
+                  "ablation", "masking_ratio", "qualitative", "parameters", "planning"],
+    "Data sets": ["guides/datasets", "tutorials/new_dataset"],
+    "Reference": ["api", "guides/extend", "guides/glossary"],
+    "About": ["guides/contents", "guides/limits", "guides/differences", "benchmark", "growth", "reliability", "hostile",
+              "guides/cite"],
 }  # fmt: skip
 PACKAGES = [  # in the order of the floors, the lowest first
     "method", "layers", "io", "runtime", "data", "datasets", "synthetic", "train", "predict", "baselines",
@@ -78,7 +77,7 @@ def about(package: str) -> str:
 
 
 def chosen(wanted: list[str], names: list[str]) -> list[str]:
-    "The names that are wanted, in that order; `folder/` wants all that are in it."
+    "Names that are wanted, in that order; `folder/` wants all that are in it."
     return [n for w in wanted for n in names if n == w or w.endswith("/") and n.startswith(w)]
 
 
@@ -91,7 +90,8 @@ def both_schemes(m: re.Match) -> str:
     "A figure for light and one for dark, sharp at any size, where there is a drawing of it."
     if not (ROOT / f"{m[2]}.svg").exists():
         return m[0]
-    return f"!{m[1]}(/{m[2]}.svg){{.only-light}}\n!{m[1]}(/{m[2]}-dark.svg){{.only-dark}}"
+    kind = m[2].split("/")[-1].split("-")[0]
+    return f"!{m[1]}(/{m[2]}.svg){{.only-light .{kind}}}\n!{m[1]}(/{m[2]}-dark.svg){{.only-dark .{kind}}}"
 
 
 def darken(drawing: str) -> str:
@@ -159,7 +159,7 @@ class Page:
 
         s = relink(s, os.path.dirname(self.path), to_path)
         s = re.sub(rf"\]\({re.escape(SITE)}/([\w/-]+)\.html#([\w.]+)\)", to_name, s)
-        s = re.sub(r"!(\[[^]]*\])\(/(figures/[^)]+)\.png\)", both_schemes, s)
+        s = re.sub(r"!(\[[^]]*\])\(/(figures/[^)]+)\.(?:png|svg)\)", both_schemes, s)
         s = re.sub(r"^::: *\{\.callout-(\w+)[^}]*\}", r":::{\1}", s, flags=re.M)
         s = re.sub(r"(?<![\w`])@(fig-[\w-]+)", r"{numref}`\1`", s)
         return re.sub(r"(?<![\w`])@(tbl-[\w-]+)", r"[table](#\1)", s)
@@ -177,9 +177,16 @@ class Page:
 
         return re.sub(r"^### (\S+)$", heading, s, count=1, flags=re.M)
 
+    def opened(self, source: str) -> str:
+        "First text of a tutorial with the link that opens it where nothing has to be installed by hand."
+        link = f"[Open in Colab]({COLAB}/{self.path})"
+        return re.sub(r"^(> .+)$", rf"\1\n\n{link}{{.colab}}", source, count=1, flags=re.M)
+
     def convert(self, labels: set[str]) -> Iterator:
         "The page's cells. Exported code follows its documentation, folded."
         docs, exported, before = [], [], ""
+        if self.name.startswith("tutorials/"):
+            self.cells[0].source = self.opened(self.cells[0].source)
         for c in self.cells:
             directives = set(getattr(c, "directives_", None) or ())
             before = c.source if c.cell_type == "markdown" else before
@@ -222,7 +229,9 @@ class Page:
 
 def api_page(pages: dict[str, Page], below: list[str]) -> list:
     "Every module and its public names, package by package. `below` hang under this page in the contents."
-    cells = [new_markdown_cell("# API\n\n> Every public name, package by package from the lowest floor up")]
+    cells = [
+        new_markdown_cell("# Every module\n\n> Every public name of `ctm`, package by package from the lowest floor up")
+    ]
     for package in PACKAGES:
         lines = [f"## {package}", "", about(package), ""]
         for name in chosen([f"{package}/"], list(pages)):
@@ -264,14 +273,6 @@ def write_sources(folder: Path) -> None:
         drawing.with_name(f"{drawing.stem}-dark.svg").write_text(darken(drawing.read_text()))
 
 
-def name_toggles(html: Path) -> None:
-    "Words for what opens a part of the contents; the theme shows an arrow alone."
-    for page in html.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        text = text.replace("<summary><span", '<summary aria-label="Pages of this part"><span')
-        page.write_text(text, encoding="utf-8")
-
-
 def main(out: Path) -> int:
     "Build beside `out` and put it in place only when Sphinx had nothing to say."
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -281,7 +282,7 @@ def main(out: Path) -> int:
         options = ["-q", "-W", "--keep-going", "-c", HERE, "-d", Path(tmp, "doctrees")]
         failed = subprocess.call([sys.executable, "-m", "sphinx", *options, src, html])
         if not failed:
-            name_toggles(html)
+            finish(html)
             if out.exists():
                 out.rename(Path(tmp, "old"))
             html.rename(out)
