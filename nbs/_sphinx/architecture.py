@@ -67,57 +67,57 @@ def grid(x, y, rows, paint, side=14):
 def tokens_in():
     "Image, and the row of tokens that it becomes."
     photo = {".": ("#8a8a8a", 0.15), "s": (CLASSES["sofa"], 0.35), "d": (CLASSES["dog"], 0.45)}
-    parts = [text(20, 26, "image", 14), grid(20, 36, MASK, lambda cell: photo[cell], 20), arrow(128, 86, 164, 86)]
-    parts += [number(186, 22, 1), text(204, 27, "tokens in", 15, weight="bold")]
+    parts = [text(20, 26, "image", 16), grid(20, 36, MASK, lambda cell: photo[cell], 20), arrow(128, 86, 164, 86)]
+    parts += [number(186, 22, 1), text(204, 27, "tokens in", 18, weight="bold")]
     for place, (name, color) in enumerate(CLASSES.items()):
-        parts += [square(180 + 48 * place, 64, 34, color, 0.8), text(197 + 48 * place, 116, name, 13, "middle")]
-    parts += [square(332, 64, 34, REG, 0.8), text(349, 116, "[REG]", 13, "middle")]
+        parts += [square(180 + 48 * place, 64, 34, color, 0.8), text(197 + 48 * place, 116, name, 15, "middle")]
+    parts += [square(332, 64, 34, REG, 0.8), text(349, 116, "[REG]", 15, "middle")]
     parts += [square(388 + 26 * place, 70, 22, PATCH, 0.5) for place in range(8)]
-    parts += [text(598, 87, "...", 16), text(490, 116, "one per patch", 13, "middle")]
-    return [*parts, text(180, 52, "one [CLS] per class", 13)]
+    parts += [text(598, 87, "...", 16), text(490, 116, "one per patch", 15, "middle")]
+    return [*parts, text(180, 52, "one [CLS] per class", 15)]
 
 
 def blocks():
     "Transformer with its heads, some of them closed."
     parts = [arrow(380, 128, 380, 160), box(20, 166, 600, 132), number(44, 192, 2)]
-    parts += [text(62, 197, "pruned", 15, weight="bold"), text(122, 197, "heads whose gate training has closed", 14)]
+    parts += [text(62, 197, "pruned", 18, weight="bold"), text(134, 197, "heads whose gate training has closed", 16)]
     for place in range(6):
         closed = place in (1, 3, 4)
         x = 44 + 58 * place
         parts.append(square(x, 214, 42, PATCH if closed else "#e69f00", 0.15 if closed else 0.7))
         if closed:
             parts.append(cross(x + 6, 220, 30))
-    parts += [text(44, 282, "attention heads of a block, each times its gate", 13)]
-    parts += [text(410, 232, "transformer,", 14), text(410, 252, "block after block;", 14)]
-    return [*parts, text(410, 272, "an open head costs &#955;", 14)]
+    parts += [text(44, 282, "attention heads of a block, each times its gate", 15)]
+    parts += [text(410, 232, "transformer,", 16), text(410, 252, "block after block;", 16)]
+    return [*parts, text(410, 272, "an open head costs &#955;", 16)]
 
 
 def labels_out():
     "Class tokens after the last block, the absent ones masked, and the classifier."
-    parts = [arrow(130, 298, 130, 336), number(44, 352, 3), text(62, 357, "masked", 15, weight="bold")]
-    parts += [text(20, 378, "tokens of absent classes,", 13), text(20, 395, "at random, in training", 13)]
+    parts = [arrow(130, 298, 130, 336), number(44, 352, 3), text(62, 357, "masked", 18, weight="bold")]
+    parts += [text(20, 378, "tokens of absent classes,", 15), text(20, 395, "at random, in training", 15)]
     for place, color in enumerate(CLASSES.values()):
         parts.append(square(36 + 62 * place, 408, 34, color, 0.15 if place == 0 else 0.8))
     parts += [cross(41, 413, 24), arrow(115, 446, 115, 470), box(20, 476, 200, 34)]
-    parts += [text(120, 498, "classifier", 14, "middle"), arrow(115, 510, 115, 534)]
-    parts += [text(115, 552, "boat no, dog yes, sofa yes", 14, "middle")]
-    return [*parts, text(115, 572, "learned from the labels", 13, "middle")]
+    parts += [text(120, 498, "classifier", 16, "middle"), arrow(115, 510, 115, 534)]
+    parts += [text(115, 552, "boat no, dog yes, sofa yes", 16, "middle")]
+    return [*parts, text(115, 572, "learned from the labels", 15, "middle")]
 
 
 def masks_out():
     "Attention of the class tokens to the patches, and what it paints."
     painted = {".": ("#8a8a8a", 0.12), "s": (CLASSES["sofa"], 0.9), "d": (CLASSES["dog"], 0.9)}
-    parts = [arrow(440, 298, 440, 336), number(286, 352, 4), text(304, 357, "masks out", 15, weight="bold")]
-    parts += [text(270, 378, "attention of each class token to the patches,", 13)]
-    parts += [text(270, 395, "mean of blocks and open heads", 13)]
+    parts = [arrow(440, 298, 440, 336), number(286, 352, 4), text(304, 357, "masks out", 18, weight="bold")]
+    parts += [text(270, 378, "attention of each class token to the patches,", 15)]
+    parts += [text(270, 395, "mean of blocks and open heads", 15)]
     for place, (name, color) in enumerate(CLASSES.items()):
         x = 270 + 84 * place
         parts.append(grid(x, 408, MAPS[name], lambda cell, color=color: (color, int(cell) / 9)))
-        parts.append(text(x + 35, 496, name, 13, "middle"))
+        parts.append(text(x + 35, 496, name, 15, "middle"))
     parts += [arrow(512, 443, 534, 443), grid(540, 408, MASK, lambda cell: painted[cell], 16)]
-    parts += [text(580, 506, "mask", 14, "middle")]
-    parts += [text(270, 530, "cut at its mean; a class that the classifier", 13)]
-    return [*parts, text(270, 547, "does not find paints nothing", 13)]
+    parts += [text(580, 506, "mask", 16, "middle")]
+    parts += [text(270, 530, "cut at its mean; a class that the classifier", 15)]
+    return [*parts, text(270, 547, "does not find paints nothing", 15)]
 
 
 def draw() -> str:

@@ -126,6 +126,9 @@ def documented(path: str) -> list:
         cell.outputs = [nbformat.from_dict(joined(o)) for o in outputs]
         for data in (o["data"] for o in cell.outputs if "text/html" in o.get("data", {})):
             data["text/html"] = data["text/html"].replace('<table id="T_', '<table class="dataframe" id="T_')
+        for data in (o.get("data", {}) for o in cell.outputs):
+            for kind in {"text/html", "text/markdown"} & {*data}:  # a number stays beside its deviation
+                data[kind] = data[kind].replace(" ± ", "\u00a0±\u00a0")
         call = re.search(r"^show_doc\(.*\)", cell.source, flags=re.M)
         if cell.cell_type == "code" and call:
             shown = eval(call[0], {**names, "show_doc": show_doc})

@@ -30,7 +30,7 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["custom.css"]
-html_js_files = [("search.js", {"defer": "defer"})]
+html_js_files = [("search.js", {"defer": "defer"}), ("tables.js", {"defer": "defer"})]
 html_show_sourcelink = html_copy_source = False
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is
 html_theme_options = {
