@@ -273,7 +273,7 @@ def test_readme_is_short():
     assert len(text.encode()) <= 10_000, "move what is not needed on the first page to the site"
     assert text.index("figures/photographs.jpg") < 1_000, "photographs first"
     assert text.index("## Install") < text.index("## Your images") < text.index("## Results") < text.index("bibtex")
-    assert "-p preset paper -y \"changes: {pretrained: " in text, "a run of preset=paper is told its weights"
+    assert '-p preset paper -y "changes: {pretrained: ' in text, "a run of preset=paper is told its weights"
 
 
 def test_the_package_index_gets_absolute_links(tmp_path):

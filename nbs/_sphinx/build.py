@@ -129,6 +129,8 @@ def documented(path: str) -> list:
         for data in (o.get("data", {}) for o in cell.outputs):
             for kind in {"text/html", "text/markdown"} & {*data}:  # a number stays beside its deviation
                 data[kind] = data[kind].replace(" ± ", "\u00a0±\u00a0")
+            if "text/html" in data:
+                data["text/html"] = re.sub(r"`([\w.]+)`", r"<code>\1</code>", data["text/html"])
         call = re.search(r"^show_doc\(.*\)", cell.source, flags=re.M)
         if cell.cell_type == "code" and call:
             shown = eval(call[0], {**names, "show_doc": show_doc})

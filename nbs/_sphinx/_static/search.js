@@ -1,9 +1,10 @@
 // After Sphinx's searchtools.js: pages that are read come before modules, and excerpts are sentences, not code.
 "use strict";
 if (typeof Search !== "undefined") {
-  Scorer.score = ([docname, , , , score]) => {
-    if (/^(index$|tutorials\/|guides\/)/.test(docname)) return score + 6;
-    return docname.includes("/") ? score : score + 3;
+  Scorer.score = ([docname, , anchor, , score, , kind]) => {
+    const named = kind === SearchResultKind.title && !anchor ? 12 : 0; // the page's own title
+    if (/^(tutorials|guides)\//.test(docname)) return score + named + 6;
+    return score + named + (docname.includes("/") ? 0 : 3);
   };
 
   const apart = ".cell, table, figure, nav, .toctree-wrapper, .admonition-title, a.colab";
