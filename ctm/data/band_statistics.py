@@ -106,8 +106,7 @@ def band_statistics(
     chosen = [files[i] for i in evenly(len(files), 500)]
     place = known = None
     if cache_root():
-        digests = content_digests(chosen)
-        facts = [_LAYOUT, as_rgb, *(digests[file] for file in chosen)]
+        facts = [_LAYOUT, as_rgb, *content_digests(chosen).values()]
         place = cache_root() / f"bands-{fingerprint(json.dumps(facts))}.json"
         known = _stored(place) if place.is_file() else None
     if known is None:

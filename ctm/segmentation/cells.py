@@ -6,6 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/segmentation/05_cells.ipynb #8262577a
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -51,6 +53,25 @@ class CellNetwork(nn.Module):
         "Logits of each value at each pixel."
         logits = self.cells.logits(self.patch_embed.features(image))
         return F.interpolate(logits, image.shape[2:], mode="bilinear", align_corners=False)
+
+# %% ../../nbs/segmentation/05_cells.ipynb #27c7dceb
+CELLS = "cells"  # name of the architecture
+_UNREAD = ("encoder_weights", "depth", "batch_size", "lr", "weight_decay", "schedule", "warmup", "clip")
+
+
+def check_unread(
+    config: object,  # configuration of stage two
+    preset: dict[str, tuple],  # field -> (value, source)
+) -> None:
+    "Refusal (`ValueError`) of a choice that would change the name of a run of a cell network, and not the run."
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    for name in _UNREAD if config.architecture == CELLS else ():
+        value = getattr(config, name)
+        if value not in (defaults[name], preset[name][0]):
+            raise ValueError(
+                f'{name}={value!r}: architecture="cells" does not read it; leave it out, or choose a network of '
+                "segmentation_models_pytorch"
+            )
 
 # %% ../../nbs/segmentation/05_cells.ipynb #27c7dceb
 def check_cell_options(

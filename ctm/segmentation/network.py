@@ -26,7 +26,7 @@ from ..data.identity import identify
 from ..data.loader import Feed
 from ..data.transforms import random_view
 from ..io.safe import fingerprint, reading
-from .cells import CellNetwork, check_cell_options, fit_cell_network
+from .cells import CELLS, CellNetwork, check_cell_options, check_unread, fit_cell_network
 from ..train.claim import claim_folder
 from ..train.schedule import learning_rate_scale
 from ..train.trainer import TrainingModule, train_module
@@ -44,10 +44,6 @@ def _poly_scale(step: int, steps: int, warmup: float = 0.05, power: float = 0.9)
 _SCHEDULES = {"poly": _poly_scale, "cosine": learning_rate_scale}
 
 # %% ../../nbs/segmentation/01_network.ipynb #0ffcf9f8
-_CELLS = "cells"  # architecture of `ctm.segmentation.cells`
-_UNREAD = ("encoder_weights", "depth", "batch_size", "lr", "weight_decay", "schedule", "warmup", "clip")  # by cells
-
-
 @dataclass(frozen=True)
 class SegmentationConfig:
     "Network and training of stage two, beside data, masks and seed. Defaults never change: keys depend on them."
@@ -71,29 +67,16 @@ class SegmentationConfig:
             if isinstance(f.default, float):
                 object.__setattr__(self, f.name, float(getattr(self, f.name)))
         known = sorted(name for name, kind in vars(smp).items() if isinstance(kind, type))
-        check_choice("architecture", self.architecture, [_CELLS, *known])
+        check_choice("architecture", self.architecture, [CELLS, *known])
         check_choice("schedule", self.schedule, _SCHEDULES)
-        if self.architecture != _CELLS and not self.encoder.startswith("tu-"):
+        if self.architecture != CELLS and not self.encoder.startswith("tu-"):
             check_choice("encoder", self.encoder, sorted(smp.encoders.get_encoder_names()))
         for name in ("epochs", "batch_size", "depth"):
             check_range(name, getattr(self, name), 1)
         for name in ("lr", "weight_decay", "clip"):
             check_range(name, getattr(self, name), 0, 1e30)  # what float32 can still multiply
         check_range("warmup", self.warmup, 0, 1)
-        self._check_cells()
-
-    def _check_cells(self) -> None:
-        "Refusal of what a cell network does not read: it would change the run's name and not the run."
-        if self.architecture != _CELLS:
-            return
-        usual = dataclasses.asdict(SegmentationConfig(encoder="resnet18"))
-        for name in _UNREAD:
-            allowed = (usual[name], _PRESETS["photo"][name][0])
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f'{name}={getattr(self, name)!r}: architecture="cells" does not read it; leave it out, '
-                    "or choose a network of segmentation_models_pytorch"
-                )
+        check_unread(self, _PRESETS["photo"])
 
     def key(self) -> str:  # 10 hexadecimal digits
         "Fingerprint of what differs from the fields' defaults, as `Config.key`."
@@ -119,7 +102,7 @@ _PRESETS = {  # preset -> field -> (value, source)
         batch_size=(32, "as stage one"), lr=(1e-3, _UNSAID), weight_decay=(0.01, _UNSAID),
     ),
     "photo": _SAME | dict(
-        architecture=(_CELLS, "chosen here: minutes on a processor"),
+        architecture=(CELLS, "chosen here: minutes on a processor"),
         encoder=("efficientnet_lite0.safetensors", "as stage one"), encoder_weights=(None, "in the encoder's file"),
         depth=(5, "the stem's own"), epochs=(5, "chosen here: over the drawn cells"), batch_size=(32, "as stage one"),
         lr=(1e-3, "chosen here"), weight_decay=(0.05, "chosen here"),
@@ -177,7 +160,7 @@ def _build_network(
     segmentation: SegmentationConfig, dataset: ImageDataset, size: tuple[int, int]
 ) -> SegmentationNet | CellNetwork:
     "Network of a configuration for a data set, with random or pretrained weights."
-    if segmentation.architecture == _CELLS:
+    if segmentation.architecture == CELLS:
         shape = (len(dataset.mask_classes), len(dataset.mean), segmentation.encoder, size)
         return CellNetwork(*shape, **segmentation.options)
     options = {n: getattr(segmentation, n) for n in ("architecture", "encoder", "encoder_weights", "depth", "options")}
@@ -253,7 +236,7 @@ def fit_segmentation(
 # %% ../../nbs/segmentation/01_network.ipynb #154dd76c
 def _kind_of(options: dict) -> tuple[type[nn.Module], dict]:
     "Class of a file's network and its options; `ValueError` where a file asks for more than an architecture."
-    if options["architecture"] == _CELLS:
+    if options["architecture"] == CELLS:
         return CellNetwork, check_cell_options(options)
     SegmentationConfig(options["architecture"], options["encoder"], depth=options["depth"])  # refuses other names
     if ":" in options["encoder"] or options.get("encoder_weights"):
