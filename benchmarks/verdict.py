@@ -36,6 +36,11 @@ ANIMALS, OTHERS, ROOMS = ("cat", "cow", "dog"), ("bird", "horse", "train"), ("ch
 TEN = ("aeroplane", "bird", "bus", "cat", "cow", "dog", "horse", "person", "sheep", "train")
 
 
+CHANGES = {  # kind of a fit -> changes of the plan
+    "full": {}, "ten epochs": dict(epochs=10), "one epoch": dict(epochs=1), "scratch": dict(preset="demo+sharp"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Trial:
     "One run."
@@ -45,7 +50,7 @@ class Trial:
     classes: tuple[str, ...] = ()  # classes of VOC 2012
     wrong: float = 0.0  # share of labels that are replaced by another class
     missing: float = 0.0  # share of labels that are taken out
-    how: str = "full"  # or "one epoch", or "scratch": a network from nothing
+    how: str = "full"  # a kind of `CHANGES`; "scratch": a network from nothing
     size: int = 448  # side in pixels of what a pretrained network sees
     seed: int = 0  # seed of the images' choice and of what is done to the labels
 
@@ -58,21 +63,21 @@ class Trial:
         return ", ".join(part for part in (self.source, f"{self.images} images", kind, spoilt, self.how, small) if part)
 
 
-SMALL = dict(size=224)  # a quarter of the pixels, in a quarter of the time
+TEN_EPOCHS = dict(how="ten epochs", size=224)  # a quarter of the pixels
+ONE_EPOCH = dict(how="one epoch", size=224)
 TRIALS = [  # those of `tune` choose the constants of the verdict; all others are held out
     Trial("val", 24, OTHERS), Trial("tune", 112, ANIMALS), Trial("tune", 112, ANIMALS, wrong=0.4),
     Trial("kvasir", 112), Trial("tune", 24, ANIMALS), Trial("dubai", 112, how="scratch"), Trial("val", 37, OTHERS),
-    Trial("val", 37, OTHERS, wrong=0.4, **SMALL), Trial("tune", 24, ANIMALS, wrong=0.4, **SMALL),
-    Trial("tune", 8, ANIMALS, **SMALL), Trial("dubai", 37, **SMALL), Trial("tune", 37, ROOMS, **SMALL),
-    Trial("kvasir", 24, **SMALL), Trial("val", 8, OTHERS, **SMALL), Trial("val", 112, OTHERS, how="one epoch", **SMALL),
-    Trial("kvasir", 24, wrong=0.4, **SMALL), Trial("val", 24, OTHERS, wrong=0.2, **SMALL),
-    Trial("val", 200, CLASSES, how="one epoch", **SMALL), Trial("dubai", 37, wrong=0.4, how="one epoch", **SMALL),
-    Trial("tune", 24, ANIMALS, how="scratch"), Trial("val", 37, OTHERS, missing=0.1, **SMALL),
-    Trial("tune", 37, ROOMS, wrong=0.2, **SMALL), Trial("tune", 24, ANIMALS, how="one epoch", **SMALL),
-    Trial("tune", 200, TEN, how="one epoch", **SMALL), Trial("val", 24, OTHERS, how="one epoch", **SMALL),
-    Trial("kvasir", 37, how="scratch"), Trial("val", 200, TEN, wrong=0.2, how="one epoch", **SMALL),
-    Trial("val", 112, OTHERS, wrong=0.4, how="one epoch", **SMALL),
-    Trial("kvasir", 112, wrong=0.2, how="one epoch", **SMALL),
+    Trial("val", 37, OTHERS, wrong=0.4, **TEN_EPOCHS), Trial("tune", 24, ANIMALS, wrong=0.4, **TEN_EPOCHS),
+    Trial("tune", 8, ANIMALS, **TEN_EPOCHS), Trial("dubai", 37, **TEN_EPOCHS), Trial("tune", 37, ROOMS, **TEN_EPOCHS),
+    Trial("kvasir", 24, **TEN_EPOCHS), Trial("val", 8, OTHERS, **TEN_EPOCHS), Trial("val", 112, OTHERS, **ONE_EPOCH),
+    Trial("kvasir", 24, wrong=0.4, **TEN_EPOCHS), Trial("val", 24, OTHERS, wrong=0.2, **TEN_EPOCHS),
+    Trial("val", 200, CLASSES, **ONE_EPOCH), Trial("dubai", 37, wrong=0.4, **ONE_EPOCH),
+    Trial("val", 37, OTHERS, missing=0.1, **TEN_EPOCHS), Trial("tune", 37, ROOMS, wrong=0.2, **TEN_EPOCHS),
+    Trial("tune", 24, ANIMALS, **ONE_EPOCH), Trial("tune", 200, TEN, **ONE_EPOCH), Trial("val", 24, OTHERS, **ONE_EPOCH),
+    Trial("tune", 24, ANIMALS, how="scratch"), Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
+    Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
+    Trial("kvasir", 37, how="scratch"),
 ]  # fmt: skip
 Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
 
@@ -200,8 +205,7 @@ def run_trial(
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         values, truth = write_trial(samples, trial, place)
-        sized = dict(size=trial.size)
-        changes = dict(full=sized, scratch=dict(preset="demo+sharp")).get(trial.how, dict(epochs=1) | sized)
+        changes = CHANGES[trial.how] | ({} if trial.how == "scratch" else dict(size=trial.size))
         where = (place / "images", place / "labels.csv", place / "out")
         plan = ctm.plan_folder(*where, background=trial.source != "dubai", **changes)
         masker, _ = ctm.train_folder(plan)

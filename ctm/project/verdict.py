@@ -30,7 +30,8 @@ def expected(
     return float(np.interp(np.log(max(images, 1)), np.log([*_CURVE]), [*_CURVE.values()]))
 
 # %% ../../nbs/project/09_verdict.ipynb #0006be0b
-_FEW, _SKILL, _ODD = 8, 0.3, 0.5  # images; skill; share of odd masks: of a class that one looks at first
+_FEW, _SKILL = 8, 0.3  # images, and skill, below which one looks at a class first
+_ODD, _CENTRAL = 0.5, 0.5  # shares of odd masks, above, and of masks in the middle, below which one looks, too
 
 
 def skills(
@@ -49,6 +50,7 @@ def doubtful_classes(
     "Classes that one looks at first."
     table = facts["table"]
     odd = facts.get("masks", {}).get("doubtful", {})
+    central = facts.get("views", {}).get("central", {})
     skill = skills(facts)
     apart = {a: b for a, b in table["together"]}
     found = {}
@@ -63,6 +65,8 @@ def doubtful_classes(
             found[name] = f"told from the others hardly better than by guessing (skill {skill[name]:.2f} of 1)"
         elif odd.get(name, 0.0) > _ODD:
             found[name] = f"{odd[name]:.0%} of its masks are one value or empty"
+        elif central.get(name, 1.0) < _CENTRAL:
+            found[name] = f"in the middle of {central[name]:.0%} of its pictures alone, as a background is"
     return found
 
 
@@ -74,11 +78,12 @@ def _images(count: int) -> str:
 def predicted_quality(
     facts: dict,  # of a table, a fit and its masks
 ) -> float:  # in [0, 1], higher for better masks
-    "Skill, agreement of views, and share of masks that are not odd, multiplied."
-    told = float(np.mean([*skills(facts).values()] or [0.0]))
-    views = [facts["views"][name] for name in ("mirrored", "smaller") if facts["views"][name] is not None]
-    same = float(np.mean(views or [0.0]))
-    return round(told * same * (1 - facts["masks"]["odd"]), 4)
+    "Skill of classes that lie in the middle, agreement of views, and share of masks that are not odd, multiplied."
+    views = facts["views"]
+    told = [value * views["central"].get(name, 1.0) for name, value in skills(facts).items()]
+    same = [views[name] for name in ("mirrored", "smaller") if views[name] is not None]
+    means = [float(np.mean(values or [0.0])) for values in (told, same)]
+    return round(means[0] * means[1] * (1 - facts["masks"]["odd"]), 4)
 
 # %% ../../nbs/project/09_verdict.ipynb #616f8bb6
 _POOR = 0.25  # number below which masks are not to be used
@@ -127,8 +132,8 @@ def _table_sentences(table: dict) -> list[str]:
     known = ", ".join(f"{n}: {value:.2f}" for n, value in _CURVE.items())
     lines = [f"{_images(table['images'])} of {len(counts)} classes; the fewest has {least}, {counts[least]}."]
     lines.append(
-        f"{middle:.0f} images a class, as the median class has here, gave a mIoU of about {expected(middle):.2f} on "
-        f"photographs of three animals (measured: {known})."
+        f"{middle:.0f} images a class, as the median class has here, gave a pretrained network a mIoU of about "
+        f"{expected(middle):.2f} on photographs of three animals (measured: {known})."
     )
     lines += [f"{name} is in every image, so nothing says where it is not." for name in table["everywhere"]]
     lines += [f"{a} never occurs without {b} ({_images(counts[a])})." for a, b in table["together"][:5]]
@@ -152,10 +157,16 @@ def _classifier_sentences(facts: dict) -> list[str]:
 
 def _mask_sentences(facts: dict) -> list[str]:
     "Sentences about the masks."
-    views = {name: value for name, value in facts["views"].items() if value is not None}
     said = dict(mirrored="a mirrored picture", smaller="a picture shown smaller", unasked="a picture without its label")
     lines = [f"{facts['masks']['odd']:.0%} of {facts['masks']['masks']} masks are empty or one value."]
+    views = {name: facts["views"][name] for name in said if facts["views"][name] is not None}
     lines += [f"Masks agree with those of {said[name]} by a mIoU of {value:.2f}." for name, value in views.items()]
+    central = facts["views"]["central"]
+    if central:
+        share = np.mean([*central.values()])
+        lines.append(
+            f"{share:.0%} of the masks hold more of their class in the middle of the picture than at its edge."
+        )
     return [*lines, f"All signs together: {predicted_quality(facts):.2f} of 1."]
 
 # %% ../../nbs/project/09_verdict.ipynb #91bc6a63

@@ -36,7 +36,8 @@ def good(**changes):
     classifier = dict(accuracy=0.95, always_no=0.5, held_back=60, by="folds")
     classifier |= dict(ap=dict(cat=0.95, dog=0.9), rate=dict(cat=0.5, dog=0.5))
     masks = dict(masks=60, odd=0.02, doubtful=dict(cat=0.0, dog=0.03))
-    facts = dict(table=table, classifier=classifier, views=dict(mirrored=0.9, smaller=0.8, unasked=0.9), masks=masks)
+    views = dict(mirrored=0.9, smaller=0.8, unasked=0.9, central=dict(cat=1.0, dog=0.9))
+    facts = dict(table=table, classifier=classifier, views=views, masks=masks)
     return facts | {name: facts[name] | change for name, change in changes.items()}
 
 
@@ -66,6 +67,7 @@ def test_a_good_folder_is_usable():
         (dict(table=dict(together=[["dog", "cat"]])), "look at these classes first: dog (never without cat"),
         (dict(classifier=dict(ap=dict(cat=0.95, dog=0.55))), "look at these classes first: dog (told from the others"),
         (dict(masks=dict(doubtful=dict(cat=0.8))), "look at these classes first: cat (80% of its masks"),
+        (dict(views=dict(central=dict(cat=0.2, dog=1.0))), "look at these classes first: cat (in the middle of 20%"),
         (dict(masks=dict(odd=0.7)), "do not use these masks: 70% of them are empty or one value"),
         (dict(classifier=dict(ap=dict(cat=0.5, dog=0.5))), "do not use these masks: labels of held-back images"),
         (dict(classifier=dict(ap=dict(cat=None, dog=None))), "do not use these masks: no held-back image"),
@@ -93,6 +95,7 @@ def test_a_class_in_all_held_back_images_says_nothing():
     [
         dict(classifier=dict(ap=dict(cat=0.7, dog=0.7))),
         dict(views=dict(mirrored=0.5, smaller=0.5)),
+        dict(views=dict(central=dict(cat=0.1, dog=0.9))),
         dict(masks=dict(odd=0.5)),
     ],
 )
@@ -202,7 +205,7 @@ def test_a_picture_that_has_broken_is_refused_or_skipped(made, monkeypatch):
     with pytest.raises(ctm.BadFileError, match="p1.png"):
         signals.view_signals(plan, masker)
     monkeypatch.setitem(plan.config.data, "bad", "skip")
-    assert set(signals.view_signals(plan, masker).values()) == {None}
+    assert signals.view_signals(plan, masker) == dict(mirrored=None, smaller=None, unasked=None, central={})
 
 
 # Worst first
