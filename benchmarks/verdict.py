@@ -74,8 +74,9 @@ TRIALS = [  # those of `tune` choose the constants of the verdict; all others ar
     Trial("kvasir", 24, wrong=0.4, **TEN_EPOCHS), Trial("val", 24, OTHERS, wrong=0.2, **TEN_EPOCHS),
     Trial("val", 200, CLASSES, **ONE_EPOCH), Trial("dubai", 37, wrong=0.4, **ONE_EPOCH),
     Trial("val", 37, OTHERS, missing=0.1, **TEN_EPOCHS), Trial("tune", 37, ROOMS, wrong=0.2, **TEN_EPOCHS),
-    Trial("tune", 24, ANIMALS, **ONE_EPOCH), Trial("tune", 200, TEN, **ONE_EPOCH), Trial("val", 24, OTHERS, **ONE_EPOCH),
-    Trial("tune", 24, ANIMALS, how="scratch"), Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
+    Trial("tune", 24, ANIMALS, **ONE_EPOCH), Trial("tune", 200, TEN, **ONE_EPOCH),
+    Trial("val", 24, OTHERS, **ONE_EPOCH), Trial("tune", 24, ANIMALS, how="scratch"),
+    Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
     Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
     Trial("kvasir", 37, how="scratch"),
 ]  # fmt: skip

@@ -80,7 +80,7 @@ def predicted_quality(
 ) -> float:  # in [0, 1], higher for better masks
     "Skill of classes that lie in the middle, agreement of views, and share of masks that are not odd, multiplied."
     views = facts["views"]
-    told = [value * views["central"].get(name, 1.0) for name, value in skills(facts).items()]
+    told = [value * views.get("central", {}).get(name, 1.0) for name, value in skills(facts).items()]
     same = [views[name] for name in ("mirrored", "smaller") if views[name] is not None]
     means = [float(np.mean(values or [0.0])) for values in (told, same)]
     return round(means[0] * means[1] * (1 - facts["masks"]["odd"]), 4)
@@ -164,9 +164,7 @@ def _mask_sentences(facts: dict) -> list[str]:
     central = facts["views"]["central"]
     if central:
         share = np.mean([*central.values()])
-        lines.append(
-            f"{share:.0%} of the masks hold more of their class in the middle of the picture than at its edge."
-        )
+        lines.append(f"{share:.0%} of the masks hold more of their class in the picture's middle than at its edge.")
     return [*lines, f"All signs together: {predicted_quality(facts):.2f} of 1."]
 
 # %% ../../nbs/project/09_verdict.ipynb #91bc6a63
