@@ -183,14 +183,14 @@ class Page:
         return re.sub(r"^### (\S+)$", heading, s, count=1, flags=re.M)
 
     def opened(self, source: str) -> str:
-        "First text of a tutorial with the link that opens it where nothing has to be installed by hand."
+        "First text of a notebook that installs what it needs, with the link that opens it on Colab."
         link = f"[Open in Colab]({COLAB}/{self.path})"
         return re.sub(r"^(> .+)$", rf"\1\n\n{link}{{.colab}}", source, count=1, flags=re.M)
 
     def convert(self, labels: set[str]) -> Iterator:
         "The page's cells. Exported code follows its documentation, folded."
         docs, exported, before = [], [], ""
-        if self.name.startswith("tutorials/"):
+        if any("%pip install" in c.source for c in self.cells):
             self.cells[0].source = self.opened(self.cells[0].source)
         for c in self.cells:
             directives = set(getattr(c, "directives_", None) or ())

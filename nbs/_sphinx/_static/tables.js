@@ -14,7 +14,8 @@ function columnNames(table) {
 }
 
 function fitTable(table) {
-  const cut = () => table.scrollWidth > table.parentElement.clientWidth + 1;
+  const right = (part) => part.getBoundingClientRect().right;
+  const cut = () => right(table) > right(table.parentElement) || table.scrollWidth > table.parentElement.clientWidth;
   table.classList.remove("small", "stacked");
   if (cut()) table.classList.add("small");
   if (!cut()) return;
