@@ -28,6 +28,7 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings its twin
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted(nbglob(ROOT / "nbs", as_path=True))
+PROJECT_VERSION = get_config(path=ROOT).version
 MODULES = sorted((ROOT / "ctm").glob("**/[!_]*.py"))
 CELLS = {p: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in NOTEBOOKS}
 
@@ -403,3 +404,64 @@ def test_site(site):
             assert target.exists(), f"{page.name} links to {link}, which is not there"
             if url.fragment and target in pages:
                 assert url.fragment in pages[target].ids, f"{page.name}: no such place {link}"
+
+
+OUTSIDE = {"arxiv.org", "colab.research.google.com", "ctm-wsss.github.io", "github.com", "pypi.org"}
+PHOTOGRAPHS = re.compile(r"farm\d\.staticflickr\.com")
+
+
+@pytest.mark.xdist_group("site")
+def test_site_links_that_leave_it(site):
+    for page in site.rglob("*.html"):
+        for link in Links(page).links:
+            url = urlsplit(link)
+            if not url.netloc:
+                continue
+            assert url.scheme == "https", f"{page.name}: {link}"
+            known = url.netloc in OUTSIDE or PHOTOGRAPHS.fullmatch(url.netloc)
+            assert known, f"{page.name} sends readers to {url.netloc}: is that meant?"
+            if url.netloc == "colab.research.google.com":
+                opened = ROOT / url.path.partition("/blob/main/")[2]
+                assert "%pip install" in "".join(map(source, code(opened))), f"{opened.name} installs nothing on Colab"
+
+
+def contents_of(page):
+    "Groups of a page's contents: caption -> links of its entries, those below an entry apart."
+    text = page.read_text(encoding="utf-8")
+    menu = text[text.index('<nav class="bd-docs-nav') if '<nav class="bd-docs-nav' in text else 0 :]
+    menu = menu[: menu.index("</nav>")]
+    parts = re.split(r'<span class="caption-text">([^<]+)</span>', menu)[1:]
+    first = r'<li class="toctree-l1[^"]*"><a class="[^"]*reference internal" href="([^"#]*)'
+    return {name.strip(): re.findall(first, found) for name, found in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@pytest.mark.xdist_group("site")
+def test_site_contents(site):
+    groups = contents_of(site / "guides/method.html")
+    assert list(groups) == ["Start", "Your images", "The method", "Reproduce", "Data sets", "Reference", "About"]
+    before = [link for name in list(groups)[: list(groups).index("Reference")] for link in groups[name]]
+    assert len(before) <= 25, f"{len(before)} entries before the reference"
+    assert all(len(links) > 1 for links in groups.values()), "a group of one entry is an entry"
+    names = {re.sub(r"(^|/)\d+_", r"\1", p.relative_to(ROOT / "nbs").with_suffix(".html").as_posix()) for p in LIBRARY}
+    listed = {Path(os.path.normpath(Path("guides", link))).as_posix() for links in groups.values() for link in links}
+    assert not names & listed, "modules stand under the reference's page alone"
+
+
+@pytest.mark.xdist_group("site")
+def test_site_heads(site):
+    seen = {}
+    for name in ("index", "beyond", "guides/method", "tutorials/quickstart", "method/pruning"):
+        text = (site / f"{name}.html").read_text(encoding="utf-8")
+        head = text[: text.index("</head>")]
+        tags = dict(re.findall(r'<meta (?:name|property)="([\w:]+)" content="([^"]*)"', head))
+        title = re.search(r"<title>(.*?)</title>", head, flags=re.S)[1]
+        assert PROJECT_VERSION in title, title
+        assert len(tags["description"]) > 30 and tags["og:description"] == tags["description"]
+        picture = tags["og:image"].partition("/ctm/")[2]
+        assert (site / picture).suffix in {".png", ".jpg"} and (site / picture).exists(), picture
+        seen[title] = tags["description"]
+    assert len(seen) == len({*seen.values()}) == 5, seen
+
+
+def test_architecture_follows_its_code():
+    assert run("nbs/_sphinx/architecture.py", "--check").returncode == 0, "run nbs/_sphinx/architecture.py"

@@ -18,7 +18,7 @@ pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip in
 AXE_CORE = pytest.importorskip("axe_playwright_python.base", reason="axe-core is missing: pip install 'ctm[browser]'")
 pytestmark = [needs_chromium, pytest.mark.xdist_group("site")]
 
-PAGES = ["index", "tutorials/quickstart", "layers/attention", "guides/reproduce", "search"]
+PAGES = ["index", "tutorials/quickstart", "layers/attention", "guides/method", "guides/reproduce", "beyond", "search"]
 if os.environ.get("CTM_SITE_PAGES") == "all":
     found = [p.relative_to(ROOT / "nbs").with_suffix("").as_posix() for p in sorted(ROOT.glob("nbs/**/*.ipynb"))]
     PAGES = [*(re.sub(r"(^|/)\d+_", r"\1", name) for name in found), "api", "search", "genindex"]
@@ -38,6 +38,11 @@ FAULTS = """() => {
     words.selectNodeContents(x)
     if (words.getBoundingClientRect().right > x.getBoundingClientRect().right + 1)
       faults.push(`runs into the next cell: ${x.textContent.slice(0, 40)}`)
+  }
+  for (const x of article.querySelectorAll('table')) {
+    const box = x.parentElement
+    if (box.clientWidth && Math.max(box.scrollWidth, x.offsetWidth) > box.clientWidth + 1)
+      faults.push(`cut table: ${x.textContent.slice(0, 60)}`)
   }
   for (const x of article.querySelectorAll('.math'))
     if (!x.querySelector('mjx-container svg') || x.querySelector('[data-mml-node=merror]'))
@@ -98,6 +103,74 @@ def test_page(url, browser, name):
             page.wait_for_function(f"document.documentElement.dataset.theme == '{color}'")
             wrong += [f"{size}, {color}: {fault}" for fault in page.evaluate(FAULTS) + page.evaluate(VIOLATIONS)]
             keep(page, f"{name.replace('/', '-')}-{size}-{color}")
+    page.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_first_screen(url, browser):
+    page, wrong = watched(browser, url)
+    page.goto(f"{url}/index.html", wait_until="networkidle")
+    seen = page.evaluate(
+        """() => {
+          const inside = x => x.getBoundingClientRect().height && x.getBoundingClientRect().top < innerHeight - 20
+          const words = [...document.querySelectorAll('.bd-article :is(p, th, h1)')].filter(inside)
+          return words.map(x => x.innerText).join(' ')
+        }"""
+    )
+    for words in ("Pixel masks from image-level labels", "Say what is in each photograph", "The paper", "My images"):
+        assert words in seen, f"the first screen does not say {words!r}"
+    strip = page.locator('.bd-article img[src$="photographs.jpg"]').bounding_box()
+    assert strip["y"] + strip["height"] < SIZES["desktop"]["height"], "the photographs are seen whole"
+    shown = page.evaluate("[...document.querySelectorAll('.bd-article img')].map(x => [x.src, x.alt])")
+    for source, alt in shown:
+        assert re.search(r"/(photographs|explorer)\.jpg$", source), f"not a photograph: {source}"
+        assert "synthetic" not in alt, alt
+    page.close()
+    assert not wrong, "\n".join(wrong)
+
+
+def test_first_page_is_light(url, browser):
+    page, _ = watched(browser, url)
+    sizes = {}
+    page.on("response", lambda response: sizes.update({response.url: len(response.body())}))
+    page.goto(f"{url}/index.html", wait_until="networkidle")
+    page.close()
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
+    assert sum(sizes.values()) < 1_500_000, largest
+
+
+def test_the_paper_is_beside_ours(url, browser):
+    page, _ = watched(browser, url)
+    page.goto(f"{url}/guides/reproduce.html", wait_until="networkidle")
+    for name in ("hardware", "weights", "command", "time", "ours", "the paper’s"):
+        ends = page.evaluate(
+            """name => [...document.querySelectorAll('.bd-article th')]
+              .filter(x => x.innerText.trim() === name).map(x => x.getBoundingClientRect().right)""",
+            name,
+        )
+        assert len(ends) == 3 and max(ends) <= SIZES["desktop"]["width"], f"{name}: {ends}"
+    page.close()
+
+
+SEARCHES = {
+    "own images": "tutorials/own_images", "GeoTIFF": "tutorials/satellite", "GPU": "guides/reproduce",
+    "medical": "guides/datasets", "heatmap": "tutorials/attention", "install": "index", "DINOv2": "guides/extend",
+    "CRF": "method/refine", "masking": "masking_ratio",
+}  # fmt: skip
+
+
+def test_search_finds_what_is_asked_for(url, browser):
+    page, wrong = watched(browser, url)
+    for query, wanted in SEARCHES.items():
+        page.goto(f"{url}/search.html?q={query}")
+        page.wait_for_function("document.querySelector('#search-results')?.innerText.includes('Search finished')")
+        links = page.locator("#search-results ul.search > li > a")
+        first = [a.get_attribute("href").partition("#")[0] for a in links.all()[:6]]
+        pages = list(dict.fromkeys(first))[:3]
+        assert f"{wanted}.html" in pages, f"{query}: {pages}"
+        page.wait_for_selector("#search-results p.context")
+        for text in page.locator("#search-results p.context").all_inner_texts()[:3]:
+            assert re.match(r"\W{0,2}\w", text) and not re.search(r"\b(import|def|class) \w+[:(\n]", text), text
     page.close()
     assert not wrong, "\n".join(wrong)
 
