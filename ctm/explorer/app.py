@@ -19,9 +19,10 @@ import matplotlib.pyplot as plt
 from IPython.display import HTML, display
 from torch import Tensor
 
+from ..core import runs_root
 from ..data.dataset import ImageDataset
 from .images import MaskedImages
-from .panels import heads_picture, panels, still, summary
+from .panels import heads_picture, panels, save_look, still, summary
 from .state import Explorer, Look
 from .widgets import MOST, Picture, bar_table, make_controls, toggles
 from ..io.record import Masked, read_masked
@@ -40,7 +41,7 @@ def _arranged(panel: w.VBox) -> list[w.Widget]:
     panel.grid.add_class("ctm-wide")
     below = row([panel.grid, panel.prob, panel.patch])
     live = w.HTML(f"<style>.{panel.name} {{ display: none }}</style>")  # the still is for where no kernel runs
-    foot = w.HBox([panel.keep, live])
+    foot = row([panel.reset, panel.save, panel.keep, panel.said, live])
     return [*controls, panel.layers, panel.heads, panel.text, row(panel.pictures), below, foot, *panel.exports]
 
 
@@ -112,6 +113,29 @@ def _export_row(masked: Masked) -> w.HBox:
     button.on_click(write)
     return w.HBox([kind, button, said], layout=w.Layout(flex_flow="row wrap"))
 
+# %% ../../nbs/explorer/06_app.ipynb #1a3613e4
+def _restore(panel: w.VBox, *_) -> None:
+    "All controls as they were at the start."
+    panel.busy = True
+    for name, value in panel.start.items():
+        panel.controls[name].value = value
+    for row, numbers in zip((panel.layers, panel.heads), panel.pressed, strict=True):
+        for button in row.children[1:]:
+            button.value = int(button.description) in (numbers or ())
+    panel.explorer.patch = None
+    panel.busy = False
+    panel._changed({})
+
+
+def _write(panel: w.VBox, *_) -> None:
+    "Mask and map of the image that is shown, as files; where they are is said."
+    try:
+        mask, amap = save_look(panel.explorer.look(), panel.explorer.data, panel.place)
+        words = f"written: {mask} and {amap.name}"
+    except (ValueError, OSError) as error:
+        words = str(error)
+    panel.said.value = f'<div class="ctm-text" role="status">{escape(words)}</div>'
+
 # %% ../../nbs/explorer/06_app.ipynb #da5472c0
 class Explore(w.VBox):
     "Controls above, pictures below; `explorer` holds the state and can be set from code, then `refresh()`."
@@ -131,7 +155,13 @@ class Explore(w.VBox):
         self.grid = Picture(numbered=True)
         self.text, self.prob, self.patch = w.HTML(), w.HTML(), w.HTML()
         self.keep = w.Button(description="keep this view", tooltip="for the saved notebook", disabled=True)
+        self.reset = w.Button(description="reset", tooltip="all controls as they were at the start")
+        self.save = w.Button(description="save mask and map", tooltip="two PNGs of the image that is shown")
+        self.said = w.HTML()
         self.exports = [] if masked is None else [_export_row(masked)]
+        self.place = runs_root() / "explorer" if masked is None else masked.place / "explorer"
+        self.start = {name: control.value for name, control in self.controls.items()}
+        self.pressed = _pressed(self.layers), _pressed(self.heads)
         super().__init__(_arranged(self))
         self.add_class("ctm-explorer")
         for widget in [*self.controls.values(), *self.layers.children[1:], *self.heads.children[1:]]:
@@ -140,6 +170,8 @@ class Explore(w.VBox):
             picture.observe(self._pointed, "place")
         self.grid.observe(self._picked, "place")
         self.keep.on_click(self._kept)
+        self.reset.on_click(partial(_restore, self))
+        self.save.on_click(partial(_write, self))
         self.refresh()
 
     def refresh(self) -> None:

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/explorer/04_panels.ipynb #58088ac2
+import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,10 +17,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from torch import Tensor
 
+from ..core import write_whole
+from ..data.colors import save_mask
+from ..data.dataset import ImageDataset
 from ..data.plot import paint, shortened, to_rgb
 from .state import Explorer, Look
+from ..io.safe import file_part
 
 # %% ../../nbs/explorer/04_panels.ipynb #d9813590
 _MAGMA = (255 * colormaps["magma"](np.arange(256))[:, :3]).astype(np.uint8)
@@ -143,6 +150,23 @@ def summary(
         told += f"; pixel accuracy {percent(look.scores['pixel_accuracy'].item())}"
         told += f", mIoU {percent(look.scores['miou'].item())} of this image"
     return told
+
+# %% ../../nbs/explorer/04_panels.ipynb #08e0a4cb
+def save_look(
+    look: Look,  # what is shown
+    data: ImageDataset,  # names and colours of its classes
+    folder: Path,  # folder that gets the files
+) -> tuple[Path, Path]:  # of the mask and of the map
+    "Mask of an image as a palette PNG, and the shown class's map as a grey one, 255 at its maximum."
+    name = file_part(look.name)
+    mask = folder / f"{name}-mask.png"
+    save_mask(mask, look.pseudo_mask, data.mask_colors)
+    amap = look.maps[look.token]
+    file = io.BytesIO()
+    Image.fromarray((255 * amap / amap.max().clamp(min=1e-12)).round().byte().cpu().numpy()).save(file, "png")
+    path = folder / f"{name}-{file_part(data.classes[look.token])}.png"
+    write_whole(path, file.getvalue())
+    return mask, path
 
 # %% ../../nbs/explorer/04_panels.ipynb #c53e9977
 def still(

@@ -168,6 +168,19 @@ def bar_table(
         rows.append(f"<tr>{head}<td>{bar}</td><td>{number(value)}</td></tr>")
     return f'<table class="ctm-bars ctm-text"><caption>{escape(title)}</caption>{"".join(rows)}</table>'
 
+# %% ../../nbs/explorer/05_widgets.ipynb #ed80d35c
+_TIPS = dict(  # name of a control -> what it does
+    token="class whose map is shown; the mask has all classes",
+    labels="classes that may be painted: the predicted ones, or those that are given",
+    threshold="where each map is cut: at its mean, at a share of its range, or so that a share of it lies below",
+    level="that share",
+    merge="who wins a pixel that several classes claim: the more probable one, or the larger map",
+    fill="what becomes of pixels that no class claims; nothing is filled where there is a background",
+    refine="color: maps follow the edges of the picture",
+    gated="each head counts as much as its gate is open",
+    use_evidence="maps times what the patches' own classifier says",
+)
+
 # %% ../../nbs/explorer/05_widgets.ipynb #2b16eaa0
 MOST = -1  # value of the control `class`: whichever is most probable
 _WIDE = dict(layout=dict(width="300px"), style=dict(description_width="75px"))
@@ -184,7 +197,7 @@ def make_controls(
     names = [("most probable", MOST), *((name, i) for i, name in enumerate(data.classes))]
     kind, _, number = str(explorer.threshold).partition(":")
     level = dict(min=0, max=1, step=0.01, description="level", disabled=kind == "mean")
-    return dict(
+    controls = dict(
         image=w.IntSlider(
             explorer.image, min=0, max=max(images - 1, 1), description="image", disabled=images < 2, **_WIDE
         ),
@@ -198,6 +211,9 @@ def make_controls(
         gated=_box(explorer, "gated"),
         use_evidence=_box(explorer, "use_evidence", disabled=explorer.model.evidence is None),
     )
+    for name, tip in _TIPS.items():
+        controls[name].tooltip = tip
+    return controls
 
 # %% ../../nbs/explorer/05_widgets.ipynb #ca75337a
 def _choice(explorer: Explorer, name: str, disabled: bool = False) -> w.Dropdown:
