@@ -100,7 +100,8 @@ def fit_cells(cells: CellClassifier, drawn: Drawn, epochs: int, generator: torch
     batch = min(_BATCH, len(drawn.inputs))
     steps = epochs * (len(drawn.inputs) // batch)
     optimizer = torch.optim.AdamW(cells.parameters(), _LR, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, steps + 1, pct_start=0.1)
+    total = steps + 1 if steps != 9 else 11  # of 10 steps the rise has none, by which torch divides
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LR, total, pct_start=0.1)
     cells.train()
     with Progress(total=steps, desc="classifying cells", unit="step") as bar:
         for _ in range(epochs):

@@ -159,3 +159,16 @@ def test_without_background_every_pixel_has_a_class(tmp_path):
     for batch in predict_batches(model, data, options):
         wanted = batch["label"].argmax(1)[:, None, None].expand_as(batch["pseudo_mask"])
         assert torch.equal(batch["pseudo_mask"], wanted)
+
+
+@pytest.mark.parametrize("cells", [1024, 3 * 1024, 4 * 1024])
+def test_any_number_of_cells_can_be_learnt(cells):
+    "Three batches in three passes are nine steps, for which torch's schedule has no rise."
+    from ctm.layers.cells import CellClassifier
+    from ctm.train.rounds import Drawn, fit_cells
+
+    network = CellClassifier(1, [1], hidden=4)
+    inputs = torch.randn(cells, 3)
+    drawn = Drawn(inputs, (inputs[:, 0] > 0).long(), torch.ones(cells), torch.ones(cells, 2, dtype=torch.bool))
+    fit_cells(network, drawn, 3, torch.Generator().manual_seed(0))
+    assert not network.training and all(torch.isfinite(p).all() for p in network.parameters())
