@@ -13,6 +13,7 @@ from ctm.io.record import read_masked
 from ctm.project.overview import overview
 from ctm.project.signals import held_out_scores, never_apart
 from ctm.project.verdict import conclusion, doubtful_classes, expected, predicted_quality, verdict_before
+from tests.tools import ROOT
 
 TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
 ENDINGS = ("usable", "look at these classes first", "do not use these masks")
@@ -241,3 +242,23 @@ def test_an_empty_mask_of_an_image_that_shows_nothing_is_not_odd(tmp_path, monke
     nothing = [one for one in read_masked(plan.out).facts.values() if one["label"] == []]
     assert len(nothing) == 6 and {one["odd"] for one in nothing} == {""}
     assert all(one["confidence"] > 0 for one in nothing)
+
+
+# Beside true masks
+
+
+def test_the_number_ranks_runs_as_true_masks_do():
+    "As it was measured; runs on the list `tune` chose the constants."
+    from benchmarks.verdict import rank_correlation
+
+    lines = json.loads((ROOT / "figures" / "verdict.json").read_text())
+    correlation, count = rank_correlation(lines)
+    assert count >= 20 and correlation > 0.7
+    held_out, some = rank_correlation(lines, held_out=True)
+    assert count > some >= 12 and held_out > 0.7
+
+
+def test_the_curve_is_the_one_that_was_measured():
+    lines = json.loads((ROOT / "figures" / "verdict.json").read_text())
+    measured = {line["images_a_class"]: round(line["miou"], 2) for line in lines if "miou" in line}
+    assert measured == {count: round(expected(count), 2) for count in measured} and len(measured) >= 3
