@@ -147,6 +147,7 @@ class Page:
         self.anchors = {label(self.name, h): h for h in reversed(headings)}  # `Cached` may share `cached`'s
         texts = "\n".join(c.source for c in self.cells if c.cell_type == "markdown")
         self.about = re.search(r"^> (.+)$", texts, flags=re.M)[1]
+        self.installs = "%pip install" in (ROOT / path).read_text(encoding="utf-8")  # so that it runs on Colab
 
     def text(self, s: str, labels: set[str]) -> str:
         "Markdown of nbdev and Quarto -> MyST."
@@ -190,7 +191,7 @@ class Page:
     def convert(self, labels: set[str]) -> Iterator:
         "The page's cells. Exported code follows its documentation, folded."
         docs, exported, before = [], [], ""
-        if any("%pip install" in c.source for c in self.cells):
+        if self.installs:
             self.cells[0].source = self.opened(self.cells[0].source)
         for c in self.cells:
             directives = set(getattr(c, "directives_", None) or ())
