@@ -141,19 +141,18 @@ def classifier_signals(
     return found | dict(held_back=len(labels), ap=_named(ap, plan.val.classes), rate=_named(rate, plan.val.classes))
 
 # %% ../../nbs/project/08_signals.ipynb #e9546324
-_EDGE = 1 / 8  # width of the edge on each side, of the picture's
+_EDGE = 1 / 16  # width of the edge on each side, of the picture's
 
 
-def is_central(
+def free_edge(
     mask: np.ndarray,  # (h, w)
     value: int,  # value of a class
-) -> bool:
-    "Whether a class covers more of a picture's middle than of its edge."
+) -> float:  # in [0, 1]
+    "Share of a picture's edge that a class does not cover."
     height, width = (max(1, round(_EDGE * side)) for side in mask.shape)
-    here = mask == value
-    middle = here[height:-height, width:-width]
-    edge = here.size - middle.size
-    return bool(middle.mean() > (here.sum() - middle.sum()) / edge) if middle.size else False
+    edge = np.ones(mask.shape, bool)
+    edge[height:-height, width:-width] = False
+    return 1 - float((mask[edge] == value).mean())
 
 # %% ../../nbs/project/08_signals.ipynb #ab052b67
 _SHOWN, _FRAME = 12, 1 / 6  # images of each part; width of the frame on each side, of the picture's
@@ -183,23 +182,23 @@ def _mask(masker: Masker, image: np.ndarray, valid: np.ndarray, label: np.ndarra
     return masker(image[None], valid[None], label, whole=True)[0][0].numpy()
 
 # %% ../../nbs/project/08_signals.ipynb #225a5827
-def _places(masker: Masker, mask: np.ndarray, label: np.ndarray | None) -> dict[str, bool]:
-    "Whether each given class lies in the middle; empty where there is no background."
+def _edges(masker: Masker, mask: np.ndarray, label: np.ndarray | None) -> dict[str, float]:
+    "Share of the edge that each given class leaves free; empty where there is no background."
     if label is None or masker.background is None:
         return {}
     values = [value for value in range(masker.values) if value != masker.background]
     given = zip(masker.classes, values, label, strict=True)
-    return {name: is_central(mask, value) for name, value, there in given if there}
+    return {name: free_edge(mask, value) for name, value, there in given if there}
 
 
 def view_signals(
     plan: Plan,  # data
     masker: Masker,  # predictor that `train_folder` made
-) -> dict:  # mirrored, smaller, unasked: agreement (mIoU) in [0, 1], or None; central: class -> share of its images
-    "Agreement of masks with those of the picture mirrored, smaller, and without its label; classes in the middle."
+) -> dict:  # mirrored, smaller, unasked: agreement (mIoU) in [0, 1], or None; free: class -> share of the edge
+    "Agreement of masks with those of the picture mirrored, smaller, and without its label; edges free of a class."
     known = known_labels(plan)
     scores = {name: SegmentationScores(masker.values) for name in ("mirrored", "smaller", "unasked")}
-    central = {name: [] for name in masker.classes}
+    free = {name: [] for name in masker.classes}
     chosen = [(data, i) for data in (plan.val, plan.train) for i in evenly(len(data), _SHOWN)]
     for data, index in Progress(chosen, desc="comparing views", unit="image"):
         try:
@@ -210,8 +209,8 @@ def view_signals(
             continue
         label = known.get(data.names[index])
         plain = _mask(masker, image, valid, label)
-        for name, middle in _places(masker, plain, label).items():
-            central[name].append(middle)
+        for name, share in _edges(masker, plain, label).items():
+            free[name].append(share)
         other = {name: _mask(masker, x, there, label)[part] for name, x, there, part in _views(image, valid)}
         if data is plan.val and label is not None:
             other["unasked"] = _mask(masker, image, valid, None)
@@ -221,7 +220,7 @@ def view_signals(
     for name, score in scores.items():
         some = score.confusion.sum() > 0
         found[name] = round(score.compute()["miou"].item(), 4) if some else None
-    return found | dict(central={name: round(float(np.mean(those)), 4) for name, those in central.items() if those})
+    return found | dict(free={name: round(float(np.mean(those)), 4) for name, those in free.items() if those})
 
 # %% ../../nbs/project/08_signals.ipynb #acea9207
 def mask_signals(
