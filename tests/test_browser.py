@@ -292,6 +292,7 @@ def test_a_tutorial_runs_and_is_saved_clean(lab, browser, path):
         if done.exists():
             break
         page.wait_for_timeout(1000)
+    page.wait_for_selector('text="Python 3 (ipykernel) | Idle"', timeout=60_000)  # outputs follow the kernel's work
     keep(page, path.stem)
     menu(page, "File", "Save Notebook")
     page.wait_for_function("!document.querySelector('.jp-mod-dirty')")
