@@ -407,6 +407,7 @@ def test_site(site):
 
 
 OUTSIDE = {"arxiv.org", "colab.research.google.com", "ctm-wsss.github.io", "github.com", "pypi.org"}
+OUTSIDE |= {"click.palletsprojects.com"}  # the library of the command line, named in signatures
 PHOTOGRAPHS = re.compile(r"farm\d\.staticflickr\.com")
 
 

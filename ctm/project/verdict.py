@@ -43,7 +43,7 @@ def skills(
     known = {name: max((ap - rate) / (1 - rate), 0.0) for name, (ap, rate) in pairs.items() if rate < 1}
     return known | dict.fromkeys(facts["table"]["everywhere"], 0.0) if found else {}
 
-
+# %% ../../nbs/project/09_verdict.ipynb #42f8cdc5
 def doubtful_classes(
     facts: dict,  # of a table, and of a fit
 ) -> dict[str, str]:  # class -> why
@@ -140,7 +140,7 @@ def _table_sentences(table: dict) -> list[str]:
     more = len(table["together"]) - 5
     return lines + ([f"So it is with {more} more pairs."] if more > 0 else [])
 
-
+# %% ../../nbs/project/09_verdict.ipynb #f348daa7
 def _classifier_sentences(facts: dict) -> list[str]:
     "Sentences about the classifier."
     found, skill = facts["classifier"], skills(facts)
