@@ -116,7 +116,7 @@ def activation(model: ClassTokenViT, data: ImageDataset) -> Tensor:
     labels = []
     for seen in seen_images(model, data, "means"):
         deep = seen.maps[-1][..., apart - 1 :: apart, apart - 1 :: apart]  # where the undilated network has cells
-        deep = model.patch_embed.head(deep)
+        deep = model.patch_embed.head(deep).float()  # kept maps are float16
         inside = seen.inside[:, None, apart - 1 :: apart, apart - 1 :: apart].to(deep)
         pooled.append((deep * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))
         labels.append(seen.label)
@@ -132,7 +132,7 @@ def first_maps(
     "Maps of class activation and of class tokens together, walked among like cells."
     stem = model.patch_embed
     grid = tuple(seen.inside.shape[1:])
-    evidence = torch.einsum("cd,bdhw->bchw", weight, stem.head(seen.maps[-1])).relu()
+    evidence = torch.einsum("cd,bdhw->bchw", weight, stem.head(seen.maps[-1]).float()).relu()
     whole = Seen(seen.maps, stem.grid_size)
     _, attention = model.attention_maps(whole, use_evidence=model.evidence is not None)
     total = _unit(to_grid(evidence, grid)) + _unit(to_grid(attention, grid))
