@@ -50,8 +50,8 @@ check: $(STAMP)  ## for every save, under two minutes: linter, generated files, 
 test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, eight minutes on two cores
 	$(BIN)/python -m pytest $(SHARED)
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab $(ARGS)
+lab: $(STAMP)  ## open JupyterLab on the index of the notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
 
 docs: $(STAMP)  ## build the docs site into _docs
 	$(BIN)/python nbs/_sphinx/build.py
