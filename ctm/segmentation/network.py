@@ -43,6 +43,32 @@ def _poly_scale(step: int, steps: int, warmup: float = 0.05, power: float = 0.9)
 
 _SCHEDULES = {"poly": _poly_scale, "cosine": learning_rate_scale}
 
+# %% ../../nbs/segmentation/01_network.ipynb #9e9ea0d6
+_UNSAID = "chosen here: the paper does not say its stage-two network"
+_DEEPLAB = "DeepLabv3 (Chen et al. 2017, arXiv 1706.05587, Section 4.1)"
+_SAME = dict(warmup=(0.05, "as stage one"), clip=(1.0, "as stage one"), schedule=("poly", _DEEPLAB))
+_PRESETS = {  # preset -> field -> (value, source)
+    "paper": _SAME | dict(
+        architecture=("DeepLabV3Plus", _UNSAID), encoder=("resnet101", _UNSAID), encoder_weights=("imagenet", _UNSAID),
+        depth=(5, "all stages of a ResNet"), options=({}, "the architecture's own: output stride 16"),
+        epochs=(46, "30,000 steps with VOC's 10,582 images: " + _DEEPLAB), batch_size=(16, _DEEPLAB),
+        lr=(1e-4, _UNSAID + "; DeepLab's 0.007 is for SGD"), weight_decay=(0.01, _UNSAID),
+    ),
+    "demo": _SAME | dict(
+        architecture=("DeepLabV3Plus", _UNSAID), encoder=("resnet18", "chosen here: small"),
+        encoder_weights=(None, "chosen here: nothing is fetched"), depth=(4, "chosen here: of 64 pixels 4 are left"),
+        options=(dict(decoder_channels=128), "chosen here: small"), epochs=(8, "chosen here: a CPU minute or two"),
+        batch_size=(32, "as stage one"), lr=(1e-3, _UNSAID), weight_decay=(0.01, _UNSAID),
+    ),
+    "photo": _SAME | dict(
+        architecture=(CELLS, "chosen here: minutes on a processor"),
+        encoder=("efficientnet_lite0.safetensors", "as stage one"), encoder_weights=(None, "in the encoder's file"),
+        depth=(5, "the stem's own"), epochs=(5, "chosen here: over the drawn cells"), batch_size=(32, "as stage one"),
+        lr=(1e-3, "chosen here"), weight_decay=(0.05, "chosen here"),
+        options=(dict(layers="8,16,32", stride=16, hidden=512), "as stage one"),
+    ),
+}  # fmt: skip
+
 # %% ../../nbs/segmentation/01_network.ipynb #0ffcf9f8
 @dataclass(frozen=True)
 class SegmentationConfig:
@@ -85,32 +111,6 @@ class SegmentationConfig:
         return fingerprint(json.dumps(changed, sort_keys=True), digits=10)
 
 # %% ../../nbs/segmentation/01_network.ipynb #f951eae7
-_UNSAID = "chosen here: the paper does not say its stage-two network"
-_DEEPLAB = "DeepLabv3 (Chen et al. 2017, arXiv 1706.05587, Section 4.1)"
-_SAME = dict(warmup=(0.05, "as stage one"), clip=(1.0, "as stage one"), schedule=("poly", _DEEPLAB))
-_PRESETS = {  # preset -> field -> (value, source)
-    "paper": _SAME | dict(
-        architecture=("DeepLabV3Plus", _UNSAID), encoder=("resnet101", _UNSAID), encoder_weights=("imagenet", _UNSAID),
-        depth=(5, "all stages of a ResNet"), options=({}, "the architecture's own: output stride 16"),
-        epochs=(46, "30,000 steps with VOC's 10,582 images: " + _DEEPLAB), batch_size=(16, _DEEPLAB),
-        lr=(1e-4, _UNSAID + "; DeepLab's 0.007 is for SGD"), weight_decay=(0.01, _UNSAID),
-    ),
-    "demo": _SAME | dict(
-        architecture=("DeepLabV3Plus", _UNSAID), encoder=("resnet18", "chosen here: small"),
-        encoder_weights=(None, "chosen here: nothing is fetched"), depth=(4, "chosen here: of 64 pixels 4 are left"),
-        options=(dict(decoder_channels=128), "chosen here: small"), epochs=(8, "chosen here: a CPU minute or two"),
-        batch_size=(32, "as stage one"), lr=(1e-3, _UNSAID), weight_decay=(0.01, _UNSAID),
-    ),
-    "photo": _SAME | dict(
-        architecture=(CELLS, "chosen here: minutes on a processor"),
-        encoder=("efficientnet_lite0.safetensors", "as stage one"), encoder_weights=(None, "in the encoder's file"),
-        depth=(5, "the stem's own"), epochs=(5, "chosen here: over the drawn cells"), batch_size=(32, "as stage one"),
-        lr=(1e-3, "chosen here"), weight_decay=(0.05, "chosen here"),
-        options=(dict(layers="8,16,32", stride=16, hidden=512), "as stage one"),
-    ),
-}  # fmt: skip
-
-
 def load_segmentation_config(
     preset: str = "demo",  # "demo", "paper" or "photo"
     **changes,  # fields that differ from the preset
