@@ -1,7 +1,8 @@
 """The picture of nbs/real_tiles.ipynb: aerial images of Dubai (MBRSC, CC0), the truth, and masks.
 
 Tiles of several classes are picked by the pixel accuracy of the paper's method, never by hand. What is kept in runs/
-is read, what is not is fitted, some minutes for each method on two cores; add a key of `ctm.experiments.methods.METHODS` for its row.
+is read, what is not is fitted, some minutes for each method on two cores. A key of `ctm.experiments.methods.METHODS`
+that is added to `METHODS` has a row of its own.
 
     python data_prep/tiles.py data/mbrsc_dubai figures/tiles.jpg
 """
