@@ -17,6 +17,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ctm.checkpoint import load_model
+from ctm.data.colors import color_bytes
 from ctm.data.dataset import PHOTO_MEAN, PHOTO_STD
 from ctm.datasets.voc2012 import CLASSES, COLORS
 from ctm.explorer.panels import still
@@ -75,9 +76,8 @@ def painted(
     mask: np.ndarray,  # (H, W) values
 ) -> np.ndarray:  # (H, W, 3) uint8
     "Photograph under its mask."
-    colors = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in PALETTE])
     grey = photograph.mean(0)[..., None].repeat(3, 2)
-    mixed = np.where(mask[..., None] > 0, 0.45 * grey + 0.55 * colors[mask], grey)
+    mixed = np.where(mask[..., None] > 0, 0.45 * grey + 0.55 * color_bytes(PALETTE)[mask], grey)
     return mixed.astype(np.uint8)
 
 

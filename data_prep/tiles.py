@@ -15,6 +15,7 @@ import numpy as np
 
 import ctm
 from ctm.data.plot import legend, paint, to_rgb
+from ctm.data.subsets import png_name
 from ctm.io.masks import read_mask
 
 CHANGES = {
@@ -34,7 +35,7 @@ def masks_of(
     "Masks of every validation tile, labels predicted."
     config = ctm.load_config("folder", "demo", **CHANGES)
     result = ctm.run(config, 0, root=root, method=method)
-    return np.stack([read_mask(result.folder / "masks" / f"{name.replace('/', '_')}.png") for name in names])
+    return np.stack([read_mask(result.folder / "masks" / png_name(name)) for name in names])
 
 
 def main() -> None:

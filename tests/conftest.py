@@ -44,11 +44,10 @@ def pytest_configure(config):
 def temporary(tmp_path_factory):
     "What programs, kernels and notebooks leave in the folder for temporary files goes with the suite's own."
     folder = tmp_path_factory.mktemp("t", numbered=False)
-    before = tempfile.tempdir, os.environ.get("TMPDIR")
-    tempfile.tempdir, os.environ["TMPDIR"] = str(folder), str(folder)
-    yield
-    tempfile.tempdir = before[0]
-    os.environ.pop("TMPDIR") if before[1] is None else os.environ.update(TMPDIR=before[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        patch.setattr(tempfile, "tempdir", str(folder))
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -106,7 +106,7 @@ def band_statistics(
     chosen = [files[i] for i in evenly(len(files), 500)]
     place = known = None
     if cache_root():
-        facts = [_LAYOUT, as_rgb, *content_digests(chosen).values()]
+        facts = [_LAYOUT, as_rgb, *map(content_digests(chosen).get, chosen)]
         place = cache_root() / f"bands-{fingerprint(json.dumps(facts))}.json"
         known = _stored(place) if place.is_file() else None
     if known is None:

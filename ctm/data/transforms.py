@@ -247,3 +247,11 @@ def center_view(
         )
     y, x = (tensor.shape[-2] - size[0]) // 2, (tensor.shape[-1] - size[1]) // 2
     return tensor[..., y : y + size[0], x : x + size[1]]
+
+# %% ../../nbs/data/03_transforms.ipynb #d8324407
+def plain_views(
+    image: Tensor,  # images (B, K, H, W), or kept maps (B, views, F)
+    size: tuple[int, int],  # (height, width) of the model's images
+) -> Tensor:  # images (B, K, *size), or packed maps (B, F)
+    "Whole images, none of them mirrored."
+    return image[:, 0] if image.ndim == 3 else center_view(image, size)

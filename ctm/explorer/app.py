@@ -50,10 +50,10 @@ def _pressed(row: w.HBox) -> list[int] | None:
     return [int(button.description) for button in row.children[1:] if button.value] or None
 
 
-def _press(row: w.HBox, number: int) -> None:
-    "One button of a row left pressed, or none for -1."
+def _press(row: w.HBox, numbers: Sequence[int]) -> None:
+    "Buttons of a row that are left pressed."
     for button in row.children[1:]:
-        button.value = button.description == str(number)
+        button.value = int(button.description) in numbers
 
 # %% ../../nbs/explorer/06_app.ipynb #b7632236
 def _fill(panel: w.VBox, look: Look) -> None:
@@ -120,8 +120,7 @@ def _restore(panel: w.VBox, *_) -> None:
     for name, value in panel.start.items():
         panel.controls[name].value = value
     for row, numbers in zip((panel.layers, panel.heads), panel.pressed, strict=True):
-        for button in row.children[1:]:
-            button.value = int(button.description) in (numbers or ())
+        _press(row, numbers or ())
     panel.explorer.patch = None
     panel.busy = False
     panel._changed({})
@@ -210,7 +209,7 @@ class Explore(w.VBox):
         if not self.busy:
             self.busy = True
             for row, number in zip((self.layers, self.heads), change["new"], strict=True):
-                _press(row, number)
+                _press(row, [number])
             self.busy = False
             self._changed(change)
 

@@ -21,16 +21,14 @@ from ..data.colors import save_mask
 from ..data.dataset import ImageDataset, check_parts, normalized
 from ..data.loader import loader, part_of
 from ..data.subsets import Subset, png_name
-from ..data.transforms import center_view
-from ..io.contents import cache_root
-from ..layers.stem import Stem
+from ..data.transforms import center_view, plain_views
 from ..metrics import LabelScores, SegmentationScores
 from .masker import MapsOf, config_maps
 from ..pseudomask import candidate_maps, check_maps, paint
 from ..runtime.distributed import describe_batch, join_processes, memory_for, wait_for_all
 from ..runtime.progress import Progress
 from ..train.config import Config
-from ..train.features import kept_features
+from ..train.teachers import as_kept
 
 # %% ../../nbs/predict/02_dataset.ipynb #2de7fdc7
 @torch.no_grad()
@@ -43,8 +41,7 @@ def predict_batches(
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name, ...
     "Pseudo-masks of all images, with what they were made from; one image at a time where masks have their own sizes."
     places = own_places(dataset, config.img_size, config.resolution)
-    readers = maps_of is None or getattr(maps_of, "reads_seen", False)
-    seen = _as_kept(model, dataset, config) if places and readers and not prob_model else dataset
+    seen = as_kept(model, dataset) if places and _reads_kept(config, maps_of, prob_model) else dataset
     batches = loader(part_of(seen), config.batch_size)
     for index, batch in enumerate(Progress(batches, desc=f"predicting {dataset.name}", unit="batch")):
         with memory_for(partial(describe_batch, "masks", index, batch), "lower batch_size or img_size"):
@@ -75,13 +72,11 @@ def own_places(
     return {name: index for index, name in enumerate(dataset.names)}
 
 # %% ../../nbs/predict/02_dataset.ipynb #8d5547d1
-def _as_kept(model: nn.Module, dataset: ImageDataset, config: Config) -> ImageDataset:
-    "Images as the maps that a fit has kept, where masks are made of nothing else."
-    stem = getattr(model, "patch_embed", None)
-    plain = config.scales == (1.0,) and not config.flip and cache_root() is not None
-    if not (plain and isinstance(stem, Stem) and stem.frozen):
-        return dataset
-    return kept_features(stem, dataset, cache_root()) or dataset
+def _reads_kept(config: Config, maps_of: MapsOf | None, prob_model: nn.Module | None) -> bool:
+    "Whether masks are made of nothing else than a stem's maps of one view."
+    one = config.scales == (1.0,) and not config.flip
+    reads = maps_of is None or getattr(maps_of, "reads_seen", False)
+    return one and reads and not prob_model
 
 # %% ../../nbs/predict/02_dataset.ipynb #feba6fa2
 def _read_maps(
@@ -89,8 +84,7 @@ def _read_maps(
 ) -> dict:
     "What the network says of one batch, and which classes may be painted."
     device = next(model.parameters()).device
-    image = batch["image"]
-    image = (image[:, 0] if image.ndim == 3 else center_view(image, config.img_size)).to(device)
+    image = plain_views(batch["image"], config.img_size).to(device)
     mask = center_view(batch["mask"], config.img_size).to(device)
     label = dataset.view_label(mask, batch["label"].to(device))
     given = label if config.labels == "given" else None

@@ -113,9 +113,10 @@ def apply(out: Path, new_images: Path, to: Path | None, skip_bad: bool) -> None:
 
     OUT is the folder of results that `ctm mask` wrote; the labels of NEW_IMAGES are predicted.
     """
-    from ctm.project.overview import default_out
+    from ctm.core import absolute
+    from ctm.project.overview import other_place
 
     with _refusals():
-        place = to or out / "other" / default_out(new_images).name
+        place = to or other_place(out, absolute(new_images))
         pixels = ctm.load_masker(out).mask_images(new_images, place, bad="skip" if skip_bad else "raise")
         click.echo(f"{len(pixels)} masks: {place / 'masks'}")

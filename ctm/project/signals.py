@@ -16,28 +16,19 @@ from torch import Tensor
 from ..core import BadFileError
 from ..data.dataset import ImageDataset, evenly
 from ..data.loader import loader
-from ..data.transforms import center_view
-from ..io.contents import cache_root
+from ..data.transforms import center_view, plain_views
 from ..io.images import image_size
 from ..io.record import Masked
 from ..layers.stem import Stem
 from ..metrics import LabelScores, SegmentationScores, average_precision
 from ..predict.masker import Masker
 from ..predict.raster import open_source
-from .overview import Plan
+from .overview import Plan, labels_of
 from .scores import known_labels, training_window
 from ..runtime.progress import Progress
-from ..train.features import kept_features
-from ..train.teachers import seen_images
+from ..train.teachers import as_kept, seen_images
 
 # %% ../../nbs/project/08_signals.ipynb #7624584a
-def _labels(data: ImageDataset) -> np.ndarray:  # (N, C) in {0, 1}
-    "Labels of all images."
-    if data.share is None:
-        return np.stack([data.read_label(i) for i in range(len(data))]).astype(int)
-    return np.stack([data[i]["label"].numpy() for i in range(len(data))]).astype(int)
-
-
 def never_apart(
     labels: np.ndarray,  # labels (N, C) in {0, 1}
 ) -> list[tuple[int, int]]:  # pairs (a, b): a never occurs without b
@@ -54,7 +45,7 @@ def table_signals(
 ) -> dict:  # images, background, classes: name -> images, everywhere: names, together: pairs of names
     "Numbers of a table of labels."
     names = plan.train.classes
-    labels = np.concatenate([_labels(data) for data in (plan.train, plan.val)])
+    labels = np.concatenate([labels_of(data) for data in (plan.train, plan.val)])
     count = labels.sum(0).tolist()
     everywhere = [name for name, n in zip(names, count, strict=True) if n == len(labels)]
     pairs = [[names[a], names[b]] for a, b in never_apart(labels)]
@@ -84,19 +75,11 @@ def held_out_scores(
     return scores
 
 
-def _kept(masker: Masker, data: ImageDataset) -> ImageDataset:
-    "Images as the maps that a fit has kept, where it has."
-    stem = getattr(masker.model, "patch_embed", None)
-    if isinstance(stem, Stem) and stem.frozen and cache_root() is not None:
-        return kept_features(stem, data, cache_root()) or data
-    return data
-
-
 @torch.no_grad()
 def _pooled(masker: Masker, data: ImageDataset) -> np.ndarray:  # (N, D)
     "Means of what a stem sees of each image."
     rows = []
-    for seen in seen_images(masker.model, _kept(masker, data), "means"):
+    for seen in seen_images(masker.model, as_kept(masker.model, data), "means"):
         inside = seen.inside[:, None].float()
         rows.append((seen.maps[-1].float() * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))
     return torch.cat(rows).cpu().numpy().astype(float)
@@ -107,9 +90,8 @@ def _classified(masker: Masker, data: ImageDataset) -> dict:
     "Scores of the fit's classifier."
     scores = LabelScores()
     device = next(masker.model.parameters()).device
-    for batch in loader(_kept(masker, data), masker.config.batch_size):
-        image = batch["image"]
-        image = image[:, 0] if image.ndim == 3 else center_view(image, masker.config.img_size)
+    for batch in loader(as_kept(masker.model, data), masker.config.batch_size):
+        image = plain_views(batch["image"], masker.config.img_size)
         label = data.view_label(center_view(batch["mask"], masker.config.img_size), batch["label"])
         scores.update(masker.model(image.to(device)).sigmoid(), label)
     found = scores.compute()
@@ -128,12 +110,12 @@ def classifier_signals(
 ) -> dict:  # accuracy and always_no; held_back, the number of images; ap and rate, by class; by, "fit" or "folds"
     "Average precision of each class on images held back, and the rate that guessing would reach."
     own = _classified(masker, plan.val)
-    labels = _labels(plan.val)
+    labels = labels_of(plan.val)
     ap = own["ap"]
     found = dict(accuracy=own["accuracy"], always_no=own["always_no"], fit_ap=_named(ap, plan.val.classes), by="fit")
     stem = getattr(masker.model, "patch_embed", None)
     if isinstance(stem, Stem) and stem.frozen and not plan.config.data.get("group"):
-        labels = np.concatenate([_labels(data) for data in (plan.train, plan.val)])
+        labels = np.concatenate([labels_of(data) for data in (plan.train, plan.val)])
         features = np.concatenate([_pooled(masker, data) for data in (plan.train, plan.val)])
         ap = average_precision(torch.from_numpy(held_out_scores(features, labels)), torch.from_numpy(labels))
         found["by"] = "folds"

@@ -23,7 +23,7 @@ from ..data.cache import checksum, claim_array, remove
 from ..data.dataset import ImageDataset, evenly
 from ..data.identity import identify
 from ..data.subsets import Wrapped
-from ..data.transforms import center_view
+from ..data.transforms import center_view, plain_views
 from ..io.safe import read_array, read_json, reading
 from ..layers.stem import Stem
 from ..runtime.distributed import join_processes, wait_for_all
@@ -43,11 +43,10 @@ def whole_views(
     "Whole images or their mirror images, each with its mask."
     image = batch["image"]
     mask = center_view(batch["mask"], size)
-    which = torch.zeros(len(image), dtype=torch.long)
     kept = image.shape[1] if image.ndim == 3 else _VIEWS
-    if training and kept > 1:
-        which = draw_rows(len(image), lambda rows: torch.randint(0, kept, (rows,)))
-    which = which.to(image.device)
+    if not training or kept == 1:
+        return plain_views(image, size), mask
+    which = draw_rows(len(image), lambda rows: torch.randint(0, kept, (rows,))).to(image.device)
     mirrored = (which == 1)[:, None, None]
     mask = torch.where(mirrored, mask.flip(-1), mask)
     if image.ndim == 3:

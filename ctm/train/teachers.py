@@ -17,12 +17,25 @@ from torch.nn import functional as F
 from ..core import IGNORE
 from ..data.dataset import ImageDataset
 from ..data.loader import loader
-from ..data.transforms import center_view
+from ..data.transforms import center_view, plain_views
+from ..io.contents import cache_root
 from ..layers.maps import NATURAL, Seen
 from ..layers.stem import Stem, to_grid
 from ..model import ClassTokenViT
 from ..refine import walk_maps
 from ..runtime.progress import Progress
+from .features import kept_features
+
+# %% ../../nbs/train/10_teachers.ipynb #7bd54ca9
+def as_kept(
+    model: nn.Module,  # network, on a stem or not
+    dataset: ImageDataset,  # images
+) -> ImageDataset:  # the same samples, with packed maps (views, F) in place of images where there are some
+    "Images as the maps that a fit has kept of them, where it has."
+    stem = getattr(model, "patch_embed", None)
+    if not (isinstance(stem, Stem) and stem.frozen) or cache_root() is None:
+        return dataset
+    return kept_features(stem, dataset, cache_root()) or dataset
 
 # %% ../../nbs/train/10_teachers.ipynb #0a7ed734
 class Shown(NamedTuple):
@@ -49,8 +62,7 @@ def as_seen(
     stem: Stem,  # frozen stem
 ) -> list[Tensor]:  # maps (B, channels, h, w)
     "Maps of a batch of a data set, computed or kept, without mirror images."
-    whole = image[:, 0] if image.ndim == 3 else center_view(image, stem.img_size)
-    return stem.seen(whole.to(stem.scale.device)).maps
+    return stem.seen(plain_views(image, stem.img_size).to(stem.scale.device)).maps
 
 # %% ../../nbs/train/10_teachers.ipynb #ed3dd77e
 def _inside(data: ImageDataset, index: int, stem: Stem) -> Tensor:

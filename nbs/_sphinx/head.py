@@ -7,7 +7,6 @@ from docutils import nodes
 from nbdev.config import get_config
 
 CFG = get_config(path=__file__)
-SITE = f"{CFG.doc_host}{CFG.doc_baseurl}/"
 FIRST_TITLE = "Pixel masks from image-level labels"
 PICTURE = "_images/photographs.jpg"  # of a page that has none of its own
 
@@ -36,8 +35,8 @@ def add_head(app, pagename: str, template: str, context: dict, doctree: nodes.do
         "og:site_name": CFG.title,
         "og:title": context["title"],
         "og:description": shown,
-        "og:url": f"{SITE}{pagename}.html",
-        "og:image": SITE + picture(app.builder, doctree),
+        "og:url": f"{app.config.html_baseurl}{pagename}.html",
+        "og:image": app.config.html_baseurl + picture(app.builder, doctree),
     }
     lines = [f'<meta name="description" content="{html.escape(shown)}" />']
     lines += [f'<meta property="{name}" content="{html.escape(text)}" />' for name, text in tags.items()]

@@ -5,23 +5,17 @@ import pytest
 from PIL import Image
 
 import ctm
-
-TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
+from tests.tools import TINY_PLAN, write_labelled
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     place = tmp_path_factory.mktemp("explored")
-    (place / "images").mkdir()
-    rows = ["file,label"]
-    for i in range(6):
-        pixels = np.random.default_rng(i).integers(0, 255, (24, 40, 3), np.uint8)
-        Image.fromarray(pixels).save(place / "images" / f"p{i}.png")
-        rows.append(f"p{i}.png,{'ab'[i % 2]}")
-    (place / "labels.csv").write_text("\n".join(rows))
+    noise = (np.random.default_rng(i).integers(0, 255, (24, 40, 3), np.uint8) for i in range(6))
+    where = write_labelled(place, ((f"p{i}.png", pixels, "ab"[i % 2]) for i, pixels in enumerate(noise)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTM_RUNS", str(place / "runs"))
-        plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **TINY)
+        plan = ctm.plan_folder(*where, **TINY_PLAN)
         ctm.mask_folder(plan, ctm.train_folder(plan)[0])
         yield place / "out"
 

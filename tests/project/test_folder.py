@@ -14,39 +14,39 @@ from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.metrics import SegmentationScores
 from ctm.project.folder import own_or_example
-from tests.tools import ROOT
+from tests.tools import ROOT, TINY_PLAN, write_labelled
 
-TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
+
+def noise(seed, size=(24, 40)):
+    "Coloured noise."
+    return np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)
 
 
 def picture(path, seed, size=(24, 40)):
-    "Coloured noise."
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size, 3), np.uint8)).save(path)
+    "File of coloured noise."
+    Image.fromarray(noise(seed, size)).save(path)
 
 
 def write_folder(place):
     "Ten pictures in three sizes, their table and their masks."
-    for name in ("images", "masks"):
-        (place / name).mkdir()
-    rows = ["file,label"]
-    for i in range(10):
-        size = (24 + 8 * (i % 3), 40)
-        picture(place / "images" / f"p{i}.png", i, size)
+    sizes = [(24 + 8 * (i % 3), 40) for i in range(10)]
+    (place / "masks").mkdir()
+    for i, size in enumerate(sizes):
         mask = np.random.default_rng(i).integers(0, 2, (2, 2), np.uint8)
         Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST).save(place / "masks" / f"p{i}.png")
-        rows.append(f"p{i}.png,{('a', 'b', 'a;b')[i % 3]}")
-    (place / "labels.csv").write_text("\n".join(rows))
+    labels = ("a", "b", "a;b")
+    return write_labelled(place, ((f"p{i}.png", noise(i, size), labels[i % 3]) for i, size in enumerate(sizes)))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     "Folder, its plan, and a model of it."
     place = tmp_path_factory.mktemp("own")
-    write_folder(place)
+    where = write_folder(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTM_RUNS", str(place / "runs"))
-        options = dict(masks=place / "masks", mask_values=dict(a=0, b=1), how="pad", **TINY)
-        plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **options)
+        options = dict(masks=place / "masks", mask_values=dict(a=0, b=1), how="pad", **TINY_PLAN)
+        plan = ctm.plan_folder(*where, **options)
         masker, scores = ctm.train_folder(plan)
         yield place, plan, masker, scores
 
@@ -99,7 +99,7 @@ def test_masks_of_other_images_replace_none(trained, tmp_path, name):
 
 
 def test_an_overview_needs_masks(own):
-    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY)
+    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY_PLAN)
     with pytest.raises(DatasetNotFoundError, match="holds no mask of the images"):
         ctm.project.overview.overview(plan)
 
@@ -112,8 +112,8 @@ def test_a_preview_that_no_table_names(own, caplog, name):
     (own / "images" / "half.png").write_bytes((own / "images" / "half.png").read_bytes()[:600])
     where = (own / "images", own / "labels.csv", own / "out")
     with pytest.raises(BadFileError, match=f"{name}: has 1 bands of uint8, the model reads 3.*bad='skip'"):
-        ctm.plan_folder(*where, **TINY)
-    plan = ctm.plan_folder(*where, bad="skip", **TINY)
+        ctm.plan_folder(*where, **TINY_PLAN)
+    plan = ctm.plan_folder(*where, bad="skip", **TINY_PLAN)
     assert plan.config.in_chans == 3
     masker, _ = ctm.train_folder(plan)
     assert sorted(ctm.mask_folder(plan, masker).index) == sorted([*plan.train.names, *plan.val.names])
@@ -129,7 +129,7 @@ def test_broken_images_are_skipped_all_the_way(own, monkeypatch, caplog, cache):
         file = own / "images" / name
         file.write_bytes(file.read_bytes()[:700])
     (own / "images" / "p4.png").unlink()
-    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", bad="skip", **TINY)
+    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", bad="skip", **TINY_PLAN)
     assert sorted([*plan.train.names, *plan.val.names]) == [f"p{i}.png" for i in (3, 5, 6, 7, 8, 9)]
     if cache == "off":  # a file that breaks in mid-training
         file = own / "images" / plan.train.names[1]
@@ -143,8 +143,8 @@ def test_options_are_given_by_their_names(own):
     Image.open(own / "images" / "p0.png").convert("L").save(own / "images" / "p0.png")
     where = (own / "images", own / "labels.csv", own / "out")
     with pytest.raises(BadFileError, match="as_rgb=True"):
-        ctm.plan_folder(*where, **TINY)
-    plan = ctm.plan_folder(*where, as_rgb=True, classes=["b", "a"], **TINY)
+        ctm.plan_folder(*where, **TINY_PLAN)
+    plan = ctm.plan_folder(*where, as_rgb=True, classes=["b", "a"], **TINY_PLAN)
     assert plan.train.classes == ("b", "a") and plan.config.data["as_rgb"]
 
 
@@ -160,7 +160,7 @@ def test_options_are_given_by_their_names(own):
 )
 def test_options_are_checked_together(own, options, message):
     with pytest.raises(ValueError, match=message):
-        ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY | options)
+        ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY_PLAN | options)
 
 
 def test_a_table_without_its_images_is_refused():
@@ -178,11 +178,11 @@ def test_own_data_takes_what_messages_advise_and_leaves_the_recipe_alone():
 
 
 def test_a_recipe_is_left_alone(own):
-    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", preset="demo+sharp", **TINY)
+    plan = ctm.plan_folder(own / "images", own / "labels.csv", own / "out", preset="demo+sharp", **TINY_PLAN)
     assert plan.config.mask_ratio == 0
 
 
 def test_what_was_assumed_is_said_once(own, caplog):
     (own / "labels.csv").write_text((own / "labels.csv").read_text().replace("a;b", "a|b"))
-    ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY)
+    ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY_PLAN)
     assert sum("separates classes" in record.getMessage() for record in caplog.records) == 1

@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 import ctm
-from tests.project.test_folder import TINY, picture, write_folder
+from tests.project.test_folder import picture, write_folder
+from tests.tools import TINY_PLAN
 
 
 def fits(place):
@@ -14,7 +15,7 @@ def fits(place):
 
 
 def train(place):
-    plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **TINY)
+    plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **TINY_PLAN)
     return ctm.train_folder(plan)[0].model
 
 

@@ -16,34 +16,31 @@ from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
 from ctm.project.export import KINDS
 from ctm.segmentation.network import load_segmentation_config
-from tests.tools import JSON, TYPED
+from tests.tools import JSON, TINY_PLAN, TYPED, write_labelled
 
-TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
 NETWORK = dict(depth=3, options=dict(decoder_channels=16), epochs=1, batch_size=4)
 SQUARES = {"a": (0, 60, 200), "b": (200, 60, 0)}
 
 
 def write_folder(place, labels="ab"):
     "Eight pictures in two sizes and the table of their labels."
-    (place / "images").mkdir(parents=True)
-    rows = ["file,label"]
+    pictures = []
     for i in range(8):
         label = labels[i % len(labels)]
         pixels = np.random.default_rng(i).integers(0, 90, (24, 32 + 8 * (i % 2), 3), np.uint8)
         pixels[8:16, 8:24] += np.array(SQUARES.get(label, (90, 90, 90)), np.uint8) // 2
-        Image.fromarray(pixels).save(place / "images" / f"p{i}.jpg")
-        rows.append(f"p{i}.jpg,{';'.join(label)}")
-    (place / "labels.csv").write_text("\n".join(rows))
+        pictures.append((f"p{i}.jpg", pixels, ";".join(label)))
+    return write_labelled(place, pictures)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     "Folder of pictures, its plan, its predictor; results are in `out`."
     place = tmp_path_factory.mktemp("results")
-    write_folder(place)
+    where = write_folder(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTM_RUNS", str(place / "runs"))
-        plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", how="pad", **TINY)
+        plan = ctm.plan_folder(*where, how="pad", **TINY_PLAN)
         masker, _ = ctm.train_folder(plan)
         ctm.mask_folder(plan, masker)
         yield place, plan, masker
@@ -150,7 +147,7 @@ def test_the_table_says_objects_or_scenes(tmp_path, monkeypatch, caplog, labels,
 
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
     write_folder(tmp_path, labels)
-    plan = ctm.plan_folder(tmp_path / "images", tmp_path / "labels.csv", tmp_path / "out", **TINY, **options)
+    plan = ctm.plan_folder(tmp_path / "images", tmp_path / "labels.csv", tmp_path / "out", **TINY_PLAN, **options)
     assert plan.train.background == background
     said = [r.getMessage() for r in caplog.records if "have one class at most" in r.getMessage()]
     assert len(said) == bool(words) and (not words or re.search(words, said[0]))
@@ -224,7 +221,7 @@ def corrected(place, folder):
 def test_stage_two_learns_corrected_masks_and_keeps_them(trained, tmp_path, caplog):
     place, _, masker = trained
     mask = corrected(place, tmp_path / "hand")
-    options = dict(how="pad", corrected=tmp_path / "hand", **TINY)
+    options = dict(how="pad", corrected=tmp_path / "hand", **TINY_PLAN)
     plan = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **options)
     small = load_segmentation_config("demo", **NETWORK)
     ctm.mask_folder(plan, masker, refine_with_network=small)
@@ -264,7 +261,7 @@ def test_corrected_masks_are_checked_before_any_work(trained, tmp_path, content,
     Image.fromarray(content).save(tmp_path / "hand" / "p1.png")
     where = (place / "images", place / "labels.csv", tmp_path / "out")
     with pytest.raises(BadFileError, match=message):
-        ctm.plan_folder(*where, corrected=tmp_path / "hand", **TINY)
+        ctm.plan_folder(*where, corrected=tmp_path / "hand", **TINY_PLAN)
 
 
 def test_no_corrected_mask_at_all_is_said(trained, tmp_path):
@@ -272,14 +269,18 @@ def test_no_corrected_mask_at_all_is_said(trained, tmp_path):
     corrected(place, tmp_path / "hand")
     (tmp_path / "hand" / "p1.png").rename(tmp_path / "hand" / "other.png")
     with pytest.raises(DatasetNotFoundError, match="no mask has the name of an image"):
-        ctm.plan_folder(place / "images", place / "labels.csv", tmp_path / "out", corrected=tmp_path / "hand", **TINY)
+        ctm.plan_folder(
+            place / "images", place / "labels.csv", tmp_path / "out", corrected=tmp_path / "hand", **TINY_PLAN
+        )
 
 
 def test_masks_come_back_from_cvat(trained, tmp_path):
     "The archive that is written, unpacked, is read as corrected masks."
     place, plan, _ = trained
     shutil.unpack_archive(ctm.export_masks(place / "out", "cvat"), tmp_path / "cvat")
-    again = ctm.plan_folder(place / "images", place / "labels.csv", place / "out", corrected=tmp_path / "cvat", **TINY)
+    again = ctm.plan_folder(
+        place / "images", place / "labels.csv", place / "out", corrected=tmp_path / "cvat", **TINY_PLAN
+    )
     from ctm.project.overview import check_corrected
 
     masked = read_masked(place / "out")
@@ -313,7 +314,7 @@ def test_stage_two_of_a_frozen_stem_classifies_its_cells(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
     write_folder(tmp_path)
     stem = dict(stem="random:test_efficientnet", stem_layers="8,16", patch_size=16, size=32, background=True)
-    plan = ctm.plan_folder(tmp_path / "images", tmp_path / "labels.csv", tmp_path / "out", **TINY | stem)
+    plan = ctm.plan_folder(tmp_path / "images", tmp_path / "labels.csv", tmp_path / "out", **TINY_PLAN | stem)
     ctm.mask_folder(plan, ctm.train_folder(plan)[0], refine_with_network=True)
     network = load_network(tmp_path / "out" / "refined" / "network.safetensors")
     assert isinstance(network, CellNetwork) and network.options["layers"] == "8,16"

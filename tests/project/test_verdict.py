@@ -13,22 +13,15 @@ from ctm.io.record import read_masked
 from ctm.project.overview import overview
 from ctm.project.signals import held_out_scores, never_apart
 from ctm.project.verdict import conclusion, doubtful_classes, expected, predicted_quality, verdict_before
-from tests.tools import ROOT
+from tests.tools import ROOT, TINY_PLAN, write_labelled
 
-TINY = dict(size=16, embed_dim=16, depth=1, num_heads=2, epochs=1, batch_size=4)
 ENDINGS = ("usable", "look at these classes first", "do not use these masks")
 
 
 def write_folder(place, labels):
     "Pictures of noise and the table of their labels."
-    (place / "images").mkdir(parents=True)
-    rows = ["file,label"]
-    for i, label in enumerate(labels):
-        pixels = np.random.default_rng(i).integers(0, 255, (24, 32 + 8 * (i % 2), 3), np.uint8)
-        Image.fromarray(pixels).save(place / "images" / f"p{i}.png")
-        rows.append(f"p{i}.png,{label}")
-    (place / "labels.csv").write_text("\n".join(rows))
-    return place / "images", place / "labels.csv", place / "out"
+    noise = (np.random.default_rng(i).integers(0, 255, (24, 32 + 8 * (i % 2), 3), np.uint8) for i in range(len(labels)))
+    return write_labelled(place, ((f"p{i}.png", x, labels[i]) for i, x in enumerate(noise)))
 
 
 def good(**changes):
@@ -48,7 +41,7 @@ def made(tmp_path_factory):
     place = tmp_path_factory.mktemp("verdict")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTM_RUNS", str(place / "runs"))
-        plan = ctm.plan_folder(*write_folder(place, ["a", "b", "a;b", "b"] * 3), background=False, **TINY)
+        plan = ctm.plan_folder(*write_folder(place, ["a", "b", "a;b", "b"] * 3), background=False, **TINY_PLAN)
         masker, _ = ctm.train_folder(plan)
         yield plan, masker, ctm.mask_folder(plan, masker)
 
@@ -137,7 +130,7 @@ def test_an_image_is_judged_by_others_alone():
 
 
 def test_before_any_fit(tmp_path, caplog):
-    plan = ctm.plan_folder(*write_folder(tmp_path, ["a", "b"] * 5 + ["b;c"]), **TINY)
+    plan = ctm.plan_folder(*write_folder(tmp_path, ["a", "b"] * 5 + ["b;c"]), **TINY_PLAN)
     assert verdict_before(plan).quality is None
     assert "labels.csv, before any fit: look at these classes first: a (5 images alone)" in caplog.text
     assert "c (1 image alone)" in caplog.text
@@ -164,7 +157,7 @@ def test_no_true_mask_is_read(made, tmp_path, monkeypatch):
         mask = np.random.default_rng(7).integers(0, 2, Image.open(file).size[::-1], np.uint8)
         Image.fromarray(mask).save(tmp_path / "masks" / file.name)
     scored = dict(masks=tmp_path / "masks", mask_values=dict(a=0, b=1), background=False)
-    plan = ctm.plan_folder(images, labels, out, **scored, **TINY)
+    plan = ctm.plan_folder(images, labels, out, **scored, **TINY_PLAN)
     assert ctm.mask_folder(plan, masker).attrs["verdict"].facts == pixels.attrs["verdict"].facts
 
 
@@ -180,7 +173,7 @@ def test_other_images_have_a_verdict_beside_their_masks(made, tmp_path):
 
 def test_a_folder_of_one_class(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
-    plan = ctm.plan_folder(*write_folder(tmp_path, ["polyp", ""] * 6), background=True, **TINY)
+    plan = ctm.plan_folder(*write_folder(tmp_path, ["polyp", ""] * 6), background=True, **TINY_PLAN)
     verdict = ctm.mask_folder(plan, ctm.train_folder(plan)[0]).attrs["verdict"]
     assert [*verdict.facts["classifier"]["ap"]] == ["polyp"]
 
@@ -188,7 +181,7 @@ def test_a_folder_of_one_class(tmp_path, monkeypatch):
 def test_a_frozen_network_judges_every_image_once(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
     stem = dict(stem="random:test_efficientnet", stem_layers="8,16", patch_size=16)
-    how = TINY | stem | dict(size=32)
+    how = TINY_PLAN | stem | dict(size=32)
     plan = ctm.plan_folder(*write_folder(tmp_path, ["a", "b"] * 6), background=True, preset="demo", **how)
     verdict = ctm.mask_folder(plan, ctm.train_folder(plan)[0]).attrs["verdict"]
     told = verdict.facts["classifier"]
@@ -237,7 +230,7 @@ def test_views_of_a_model_that_sees_all_alike_agree(made):
 
 def test_an_empty_mask_of_an_image_that_shows_nothing_is_not_odd(tmp_path, monkeypatch):
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
-    plan = ctm.plan_folder(*write_folder(tmp_path, ["polyp", ""] * 6), background=True, **TINY)
+    plan = ctm.plan_folder(*write_folder(tmp_path, ["polyp", ""] * 6), background=True, **TINY_PLAN)
     ctm.mask_folder(plan, ctm.train_folder(plan)[0])
     nothing = [one for one in read_masked(plan.out).facts.values() if one["label"] == []]
     assert len(nothing) == 6 and {one["odd"] for one in nothing} == {""}
