@@ -17,8 +17,7 @@ from ctm.checkpoint import load_model
 from ctm.core import versions
 from ctm.experiments.run import run, run_of
 from ctm.explorer.app import Explore, explore
-from ctm.explorer.state import CHOICES
-from ctm.train.config import load_config
+from ctm.train.config import CHOICES, load_config
 
 
 def moves(
