@@ -142,6 +142,11 @@ class Explorer(Controls):
         self.data = Joined(self.data, more)
         return first
 
+    @property
+    def on_cells(self) -> bool:
+        "Whether the cells of a stem make the maps, as in rounds, where no heads are picked."
+        return self.heads is None and self.model.cells is not None
+
     def look(self) -> Look:
         "All that the controls show now."
         sample, _ = self._seen(self.image, self.scales, self.flip)
@@ -177,10 +182,9 @@ class Explorer(Controls):
     def _map(self, way: tuple) -> tuple[Tensor, Tensor, Tensor, HeadRows]:  # controls that decide it
         "Class probabilities (1, C), classes that may be painted, maps of the chosen heads, rows of the finest view."
         sample, views = self._seen(*way[:3])
-        cells = self.heads is None and self.model.cells is not None
         given = None if self.labels == "predicted" else self._given(sample)
         how = (self.gated, self.use_evidence, self._picked())
-        logits, maps, rows = mean_rows(self.model, views, self.flip, how, (given, cells, self.walks))
+        logits, maps, rows = mean_rows(self.model, views, self.flip, how, (given, self.on_cells, self.walks))
         prob = logits.sigmoid()
         check_maps(maps, prob, given, self.data.background)
         return prob, prob > 0.5 if given is None else given, maps, rows

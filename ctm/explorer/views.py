@@ -41,13 +41,14 @@ def _picture(
     raw: np.ndarray,  # image (K, H, W) of the file
     part: Part,  # part that is shown
     bands: tuple[int, int, int],  # bands shown as red, green, blue
+    most: int = _MOST,  # longest side in pixels
 ) -> np.ndarray:  # (h, w, 3) uint8
     "Picture for the eye: bytes as they are, other numbers from the 2nd to the 98th percentile."
     h, w = raw.shape[1:]
     top, left = int(part[0] * h + 0.5), int(part[2] * w + 0.5)
     bottom, right = max(top + 1, int(part[1] * h + 0.5)), max(left + 1, int(part[3] * w + 0.5))
     shown = raw[list(bands), top:bottom, left:right]
-    scale = min(1, _MOST / max(shown.shape[1:]))
+    scale = min(1, most / max(shown.shape[1:]))
     if scale < 1:
         shown = resize_image(shown, tuple(max(1, round(scale * side)) for side in shown.shape[1:]))
     if shown.dtype != np.uint8:
@@ -98,3 +99,14 @@ class Joined(Wrapped):
         "Data set that holds an image, and its index there."
         first = len(self.dataset.names)
         return (self.dataset, index) if index < first else (self.more, index - first)
+
+# %% ../../nbs/explorer/03_views.ipynb #787208fc
+def thumbnail(
+    data: ImageDataset,  # images
+    index: int,  # index of the image
+    side: int,  # longest side in pixels
+) -> np.ndarray:  # (h, w, 3) uint8
+    "Small picture of a whole file."
+    while isinstance(data, Joined):
+        data, index = data.at(index)
+    return _picture(data.original(index)[0], (0, 1, 0, 1), data.rgb, side)
