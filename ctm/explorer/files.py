@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/explorer/09_files.ipynb #38065ab1
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
+import rasterio
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
@@ -159,12 +161,13 @@ class Adder(w.HBox):
     ) -> None:
         "File from the browser, added to the images."
         file = Path(self.home.name) / Path(name.replace("\\", "/")).name
-        file.write_bytes(content)
-        self._try([file], file.name)
+        self._try([file], file.name, content)
 
-    def _try(self, files: list[Path] | Path, name: str) -> None:
-        "Files added, or one line that says why not."
+    def _try(self, files: list[Path] | Path, name: str, content: bytes | None = None) -> None:
+        "Files added, or one line that says why not; content is written to the one file first."
         try:
+            if content is not None:
+                files[0].write_bytes(content)
             self.add(files)
             self.said.value = f'<div class="ctm-text" role="status">added: {escape(name)}</div>'
         except (ValueError, OSError) as error:

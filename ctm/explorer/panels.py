@@ -156,7 +156,7 @@ def summary(
     look: Look,  # what is told
 ) -> str:  # one line
     "Image, class, and the image's scores."
-    kind = "synthetic, " if explorer.data.synthetic else ""
+    kind = "synthetic, " if look.synthetic else ""
     name = explorer.data.classes[look.token]
     place = f"image {explorer.image + 1} of {len(explorer.data)}, " if len(explorer.data) > 1 else ""
     told = f"{place}{kind}{shortened([look.name])}: “{name}” {percent(look.prob[look.token].item())}"

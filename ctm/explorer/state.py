@@ -79,6 +79,7 @@ class Look:
     picture: np.ndarray  # picture (h, w, 3) uint8 for the eye, in the file's aspect
     part: tuple[float, float, float, float]  # top, bottom, left, right of the image that the picture shows, in [0, 1]
     size: tuple[int, int]  # (height, width) of what is shown in the file's own pixels
+    synthetic: bool  # made by ctm, not real
 
     @property
     def attending(self) -> Tensor:  # (C,) in [0, 1]
@@ -89,6 +90,8 @@ class Look:
 # %% ../../nbs/explorer/05_state.ipynb #91bb0a51
 class Explorer(Controls):
     "One image's way from attention to pseudo-mask, with every choice open (not in the paper)."
+
+    names = tuple(f.name for f in dataclasses.fields(Controls) if f.name not in ("model", "data"))  # of the controls
 
     def __init__(
         self,
@@ -107,11 +110,10 @@ class Explorer(Controls):
             raise ValueError(f"model is a {type(model).__name__}: give a ClassTokenViT, as `load_model` returns")
         if model.training:
             raise ValueError("the model is in training mode, where gates are drawn at random: call model.eval() first")
-        names = [f.name for f in dataclasses.fields(Controls) if f.name not in ("model", "data")]
         for name in start:
-            check_choice("control", name, names)
+            check_choice("control", name, self.names)
         if config is not None:
-            given = {name: getattr(config, name) for name in MASK_FIELDS if name in names}
+            given = {name: getattr(config, name) for name in MASK_FIELDS if name in self.names}
             start = given | dict(layers=config.layer_choice()) | start
         data = as_dataset(images, model, like, config)
         super().__init__(model, data, **start)

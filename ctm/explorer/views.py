@@ -61,7 +61,7 @@ def model_view(
     data: ImageDataset,  # images
     index: int,  # index of the image
     model: ClassTokenViT,  # model that will read it
-) -> dict:  # name, image (K, H, W), truth (H, W) int64 or None, label (C,) or None, picture, part, size
+) -> dict:  # name, image (K, H, W), truth (H, W) int64 or None, label (C,) or None, picture, part, size, synthetic
     "Sample of an image as a model sees it, and its picture."
     while isinstance(data, Joined):
         data, index = data.at(index)
@@ -80,7 +80,11 @@ def model_view(
     in_file, part = _shared(covered, (starts[0], ends[0], starts[1], ends[1]))
     shown = dict(picture=_picture(raw, in_file, data.rgb), part=part)
     shown["size"] = tuple(round(raw.shape[1 + i] * (in_file[2 * i + 1] - in_file[2 * i])) for i in (0, 1))
-    return dict(name=sample["name"], image=image, truth=mask.long() if scored else None, label=label) | shown
+    return (
+        dict(name=sample["name"], image=image, truth=mask.long() if scored else None, label=label)
+        | shown
+        | dict(synthetic=data.synthetic)
+    )
 
 # %% ../../nbs/explorer/03_views.ipynb #3fa07ec9
 class Joined(Wrapped):

@@ -135,6 +135,18 @@ def read_controls(
     for name in controls.keys() - {"threshold", "level", "token", "zoom"}:
         setattr(explorer, name, controls[name].value)
 
+# %% ../../nbs/explorer/08_widgets.ipynb #9c353508
+_FOLDS = {  # name of a button -> what it opens
+    "files": "thumbnails, a search, and files of your own",
+    "compare": "what is shown now stays in a second row, for comparison",
+    "more": "layers, heads, gates, patch evidence, merge, fill, refinement, labels",
+}
+
+
+def make_folds() -> dict[str, tuple[w.ToggleButton, w.VBox]]:
+    "Buttons that stay pressed, and the boxes that they open."
+    return {name: (w.ToggleButton(description=name, tooltip=tip), w.VBox()) for name, tip in _FOLDS.items()}
+
 # %% ../../nbs/explorer/08_widgets.ipynb #1626d4f1
 def toggles(
     name: str,  # "layers" or "heads"
