@@ -48,7 +48,9 @@ def _arranged(panel: w.VBox) -> list[w.Widget]:
     live = w.HTML(f"<style>.{panel.name} {{ display: none }}</style>")  # the still is for where no kernel runs
     boxes = {name: box for name, (_, box) in panel.folds.items()}
     save = _ROW([panel.save, panel.folder, panel.saved])
-    pictures = [_ROW(panel.pictures), panel.legend, boxes["compare"]]
+    first = _ROW(panel.pictures)
+    first.add_class("ctm-first")
+    pictures = [first, panel.legend, boxes["compare"]]
     return [*rows[0], buttons, boxes["files"], panel.text, *pictures, save, *panel.exports, boxes["more"], live]
 
 # %% ../../nbs/explorer/12_app.ipynb #23d6120f

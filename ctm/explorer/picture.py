@@ -72,7 +72,7 @@ _SCRIPT += """
     const [left, upper] = (row < 0 ? [0.5, 0.5] : [x, y]).map(start);
     stage.style.transform = `translate(${-100 * zoom * left}%, ${-100 * zoom * upper}%) scale(${zoom})`;
     bar.hidden = !ends.length;
-    if (ends.length) [low.textContent, high.textContent] = ends.map(short);
+    if (ends.length) [low.textContent, high.textContent] = [ends[0] < ends[1] / 1000 ? 0 : ends[0], ends[1]].map(short);
     for (const [part, count] of [[top, columns], [side, rows]]) number(part, model.get("numbered") ? count : 0);
   };
   const show = (part, name) => () => {
