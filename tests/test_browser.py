@@ -242,10 +242,10 @@ def test_opacity_zoom_and_the_pointer_need_no_kernel(page):
     sync_api.expect(over).to_have_css("opacity", "0")
     slide(page, "opacity", "End")()
     slide(page, "zoom", "PageUp")()
+    assert over.get_attribute("src") == source
     page.wait_for_function("x => new DOMMatrix(getComputedStyle(x).transform).a > 1", arg=stage.element_handle())
     fold(page, "reset")
     page.wait_for_function("x => new DOMMatrix(getComputedStyle(x).transform).a == 1", arg=stage.element_handle())
-    assert over.get_attribute("src") == source
     cells(page, CLASS_MAP).hover(position=dict(x=5, y=5))
     told = page.locator(".ctm-first .ctm-value").nth(CLASS_MAP)
     sync_api.expect(told).to_have_text(re.compile(r"^row 1, column 1: [0-9.e-]+$"))
@@ -298,7 +298,7 @@ def test_pictures_have_words(page, lab):
     assert all(len(alt) > 20 for alt in alts), alts
     names = page.evaluate("[...document.querySelectorAll('.noUi-handle')].map(x => x.ariaLabel)")
     assert set(names) == {"image", "level", "opacity", "zoom", "page"}
-    assert "hatched" in page.locator(".ctm-title").nth(HEADS).inner_text()
+    assert "hatched" in page.locator(".ctm-wide .ctm-title").inner_text()
     assert not lab.errors
 
 
@@ -308,6 +308,7 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
     still = page.locator("figure[class^=ctm-still] img")
     assert not still.is_visible(), "where the explorer is alive, the still picture is hidden"
     before = still.get_attribute("src")
+    choose(page, "threshold", "quantile")()
     page.locator('button:text-is("keep this view")').click()
     page.wait_for_function(
         "old => document.querySelector('figure[class^=ctm-still] img').src != old", arg=before, timeout=15_000

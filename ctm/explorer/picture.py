@@ -96,7 +96,8 @@ _SCRIPT += """
   const clear = () => { model.set("place", [-1, -1]); model.save_changes(); };
   const spot = (event) => {  // row and column of a pointer in what the model sees, both in [0, 1]
     const box = stage.getBoundingClientRect(), [t, b, l, r] = model.get("part");
-    return [t + ((b - t) * (event.clientY - box.top)) / box.height, l + ((r - l) * (event.clientX - box.left)) / box.width];
+    const y = (event.clientY - box.top) / box.height, x = (event.clientX - box.left) / box.width;
+    return [t + (b - t) * y, l + (r - l) * x];
   };
   const cellAt = (event) => spot(event).map((share, axis) => Math.floor(share * model.get("cells")[axis]));
   button.addEventListener("click", (event) => {
@@ -210,7 +211,7 @@ class Picture(AnyWidget):
     names = t.List([]).tag(sync=True)  # names of uint8 numbers; empty: float32
     bar = t.List([]).tag(sync=True)  # least and largest number of a colour bar; empty: none
     dropped_name = t.Unicode().tag(sync=True)  # name of the file that was dropped last
-    dropped = t.Bytes().tag(sync=True)  # its content
+    dropped = t.Bytes().tag(sync=True, from_json=lambda sent, _: bytes(sent))  # its content, sent as a memory view
 
     def draw(
         self,

@@ -93,7 +93,7 @@ def test_files_are_chosen_dropped_and_named(panel, files, tmp_path):
         dict(name="chosen.png", type="image/png", size=1, content=memoryview(content), last_modified=NOW),
     )
     assert name_of(panel) == "chosen.png"
-    panel.pictures[2].set_state(dict(dropped_name="../dropped.png", dropped=content))
+    panel.pictures[2].set_state(dict(dropped_name="../dropped.png", dropped=memoryview(content)))
     assert name_of(panel) == "dropped.png" and panel.pictures[0].aspect == pytest.approx(1 / 3)
     Image.new("RGB", (20, 20)).save(tmp_path / "named.png")
     panel.adder.path.value = str(tmp_path)
