@@ -279,7 +279,8 @@ def test_the_keyboard_reaches_everything(page):
     controls = ".widget-hslider .noUi-handle, .widget-dropdown select, .widget-checkbox input, .ctm-toggles button, "
     controls += '.ctm-cells, .ctm-explorer button, .ctm-explorer input[type="text"]'
     page.evaluate(
-        "found => [...document.querySelectorAll(found)].filter(x => !x.disabled && !x.hasAttribute('disabled') && x.offsetParent)"
+        "found => [...document.querySelectorAll(found)]"
+        ".filter(x => !x.disabled && !x.hasAttribute('disabled') && x.offsetParent)"
         ".forEach((x, i) => x.dataset.control = i)",
         controls,
     )

@@ -179,7 +179,7 @@ class Explore(w.VBox):
                 fill_beside(self, look)
             self.thumbs.mark()
             _scale(self)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             self.text.value = f'<div class="ctm-text" role="alert"><b class="ctm-error">{escape(str(error))}</b></div>'
         finally:
             self.busy = False
@@ -191,8 +191,8 @@ class Explore(w.VBox):
     def add(self, files: Sequence[str | Path] | str | Path) -> None:
         "Files, or those of a folder, after the images; the first of them is shown."
         self.explorer.image = self.explorer.add(files)
-        if self.beside is not None:
-            self.beside.add(files)
+        for other in {one for one in (self.beside, self.second) if one is not None}:
+            other.add(files)
         self.settle()
 
     def settle(self) -> None:
@@ -227,8 +227,8 @@ def explore(
     like: ImageDataset | Masker | None = None,  # whose names, colours and constants hold for images without
     config: Config | None = None,  # whose mask options are the start; None: the paper's
     open_heads: Sequence[Sequence[int]] | None = None,  # of a pruned model, per layer: `Result.extra["open_heads"]`
-    beside: "ClassTokenViT | Masker | str | Path | Explore | None" = None,  # second model, folder of results, or another
-    # explorer of the same images, shown beside it
+    beside: "ClassTokenViT | Masker | str | Path | Explore | None" = None,  # second model, folder of results, or
+    # another explorer of the same images, shown beside it
     **start: object,  # controls at the start, as of `ctm.explorer.state.Explorer`
 ) -> Explore:  # to be the last line of a cell
     "Attention explorer of a model's masks, or of a folder of results (not in the paper)."

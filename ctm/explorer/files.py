@@ -17,7 +17,6 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 import rasterio
-from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 from ..core import atomic_path, write_whole

@@ -190,6 +190,17 @@ _STYLE = (
 """
 )
 
+# %% ../../nbs/explorer/07_picture.ipynb #28f9320e
+def packed(
+    pixels: np.ndarray,  # (h, w, 3) uint8
+) -> bytes:  # PNG, or JPEG of what is large
+    "File of a picture, packed fast."
+    file = io.BytesIO()
+    large = pixels.shape[0] * pixels.shape[1] > 200_000
+    options = dict(format="jpeg", quality=90) if large else dict(format="png", compress_level=1)
+    Image.fromarray(pixels).save(file, **options)
+    return file.getvalue()
+
 # %% ../../nbs/explorer/07_picture.ipynb #3faf371c
 class Picture(AnyWidget):
     "Picture of rows and columns, one cell of which is marked by pointer or arrow keys (Escape: none)."
@@ -235,14 +246,3 @@ class Picture(AnyWidget):
             self.names = list(names)
             self.grid = list(values.shape)
             self.values = np.ascontiguousarray(values, np.uint8 if names else "<f4").tobytes()
-
-
-def packed(
-    pixels: np.ndarray,  # (h, w, 3) uint8
-) -> bytes:  # PNG, or JPEG of what is large
-    "File of a picture, packed fast."
-    file = io.BytesIO()
-    large = pixels.shape[0] * pixels.shape[1] > 200_000
-    options = dict(format="jpeg", quality=90) if large else dict(format="png", compress_level=1)
-    Image.fromarray(pixels).save(file, **options)
-    return file.getvalue()

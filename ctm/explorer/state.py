@@ -87,8 +87,60 @@ class Look:
         row, column = self.patch
         return self.maps[:, row, column]
 
+# %% ../../nbs/explorer/05_state.ipynb #ac2f5b06
+class _Steps(Controls):
+    "Steps from an image to its maps, each kept until the controls that decide it change."
+
+    walks: bool  # whether maps walk among like cells of a stem
+    places: list[list[int]]  # per layer: number of each head before pruning
+
+    def _forget(self) -> None:
+        "Steps that depend on controls, to be kept from now on."
+        self._mapped = lru_cache(8)(self._map)
+        self._drawn = lru_cache(8)(self._draw)
+
+    @property
+    def on_cells(self) -> bool:
+        "Whether the cells of a stem make the maps, as in rounds, where no heads are picked."
+        return self.heads is None and self.model.cells is not None
+
+    def _see(self, index: int, scales: tuple[float, ...], flip: bool) -> tuple[dict, list[HeadRows]]:
+        "Sample of an image as the model sees it, and the forward pass of each of its views."
+        sample = model_view(self.data, index, self.model)
+        return sample, view_rows(self.model, sample["image"][None], scales, flip)
+
+    def _map(self, way: tuple) -> tuple[Tensor, Tensor, Tensor, HeadRows]:  # controls that decide it
+        "Class probabilities (1, C), classes that may be painted, maps of the chosen heads, rows of the finest view."
+        sample, views = self._seen(*way[:3])
+        given = None if self.labels == "predicted" else self._given(sample)
+        how = (self.gated, self.use_evidence, self._picked())
+        logits, maps, rows = mean_rows(self.model, views, self.flip, how, (given, self.on_cells, self.walks))
+        prob = logits.sigmoid()
+        check_maps(maps, prob, given, self.data.background)
+        return prob, prob > 0.5 if given is None else given, maps, rows
+
+    def _draw(self, way: tuple, refine: str, token: int | None = None) -> Candidates:
+        "Maps at the pixels, of the classes that may be painted or of one class alone."
+        prob, present, maps, _ = self._mapped(way)
+        image = self._seen(*way[:3])[0]["image"][None]
+        if token is not None:
+            maps = maps[:, [token]]
+            prob = present = torch.ones(1, 1)
+        return candidate_maps(maps, prob, image.shape[2:], present, image if refine == "color" else None)
+
+    def _picked(self) -> dict[int, Tensor]:
+        "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."
+        heads = range(self.total) if self.heads is None else self.heads
+        return {i: torch.tensor([float(h in heads) for h in self.places[i]]) for i in self.layers}
+
+    def _given(self, sample: dict) -> Tensor:
+        "Given classes (1, C) bool of an image."
+        if sample["label"] is None:
+            raise ValueError(f"{sample['name']} has no label: choose labels='predicted'")
+        return sample["label"][None].bool()
+
 # %% ../../nbs/explorer/05_state.ipynb #91bb0a51
-class Explorer(Controls):
+class Explorer(_Steps):
     "One image's way from attention to pseudo-mask, with every choice open (not in the paper)."
 
     names = tuple(f.name for f in dataclasses.fields(Controls) if f.name not in ("model", "data"))  # of the controls
@@ -124,11 +176,6 @@ class Explorer(Controls):
         self._seen = lru_cache(8)(self._see)
         self._forget()
 
-    def _forget(self) -> None:
-        "Steps that depend on controls, to be kept from now on."
-        self._mapped = lru_cache(8)(self._map)
-        self._drawn = lru_cache(8)(self._draw)
-
     def twin(self) -> "Explorer":
         "Second explorer of the same images, at the same controls."
         other = copy.copy(self)
@@ -138,16 +185,11 @@ class Explorer(Controls):
     def add(self, files: Sequence[str | Path] | str | Path) -> int:  # files, or a folder -> index of the first of them
         "Files after the images that are there, for which the model's own data must be known."
         more = as_dataset(files, self.model, self.like, self.config)
-        for index in range(len(more)):
-            more.read(index)  # bad files are refused now
+        for index in range(min(len(more), 10)):
+            more.read(index)  # bad files are refused now; of a large folder, when they are looked at
         first = len(self.data)
         self.data = Joined(self.data, more)
         return first
-
-    @property
-    def on_cells(self) -> bool:
-        "Whether the cells of a stem make the maps, as in rounds, where no heads are picked."
-        return self.heads is None and self.model.cells is not None
 
     def look(self) -> Look:
         "All that the controls show now."
@@ -176,44 +218,9 @@ class Explorer(Controls):
             patch=_marked(maps[0, token], self.patch),
         )
 
-    def _see(self, index: int, scales: tuple[float, ...], flip: bool) -> tuple[dict, list[HeadRows]]:
-        "Sample of an image as the model sees it, and the forward pass of each of its views."
-        sample = model_view(self.data, index, self.model)
-        return sample, view_rows(self.model, sample["image"][None], scales, flip)
-
-    def _map(self, way: tuple) -> tuple[Tensor, Tensor, Tensor, HeadRows]:  # controls that decide it
-        "Class probabilities (1, C), classes that may be painted, maps of the chosen heads, rows of the finest view."
-        sample, views = self._seen(*way[:3])
-        given = None if self.labels == "predicted" else self._given(sample)
-        how = (self.gated, self.use_evidence, self._picked())
-        logits, maps, rows = mean_rows(self.model, views, self.flip, how, (given, self.on_cells, self.walks))
-        prob = logits.sigmoid()
-        check_maps(maps, prob, given, self.data.background)
-        return prob, prob > 0.5 if given is None else given, maps, rows
-
-    def _draw(self, way: tuple, refine: str, token: int | None = None) -> Candidates:
-        "Maps at the pixels, of the classes that may be painted or of one class alone."
-        prob, present, maps, _ = self._mapped(way)
-        image = self._seen(*way[:3])[0]["image"][None]
-        if token is not None:
-            maps = maps[:, [token]]
-            prob = present = torch.ones(1, 1)
-        return candidate_maps(maps, prob, image.shape[2:], present, image if refine == "color" else None)
-
-    def _picked(self) -> dict[int, Tensor]:
-        "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."
-        heads = range(self.total) if self.heads is None else self.heads
-        return {i: torch.tensor([float(h in heads) for h in self.places[i]]) for i in self.layers}
-
     def _chosen(self, picked: dict[int, Tensor], heads: Tensor) -> Tensor:
         "Heads (layers, heads) bool that count; closed ones do where heads are not weighted by their gates."
         chosen = torch.zeros(heads.shape[:2], dtype=torch.bool)
         for i, counts in picked.items():
             chosen[i, self.places[i]] = counts.bool()
         return chosen & ~heads.isnan().all((2, 3)) if self.gated else chosen
-
-    def _given(self, sample: dict) -> Tensor:
-        "Given classes (1, C) bool of an image."
-        if sample["label"] is None:
-            raise ValueError(f"{sample['name']} has no label: choose labels='predicted'")
-        return sample["label"][None].bool()

@@ -12,7 +12,6 @@ from ..core import IGNORE
 from ..data.dataset import ImageDataset
 from ..data.subsets import Wrapped
 from ..data.transforms import center_view, resize_image
-from .images import as_dataset
 from ..model import ClassTokenViT
 
 # %% ../../nbs/explorer/03_views.ipynb #cb5b0552

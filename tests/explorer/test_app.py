@@ -109,6 +109,17 @@ def test_a_bad_file_is_refused_with_one_line(panel):
     assert len(panel.explorer.data) == 3
 
 
+def test_a_file_that_is_gone_is_one_line(model, tmp_path):
+    for i in range(2):
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
+    panel = ctm.explore(model, tmp_path)
+    (tmp_path / "1.png").unlink()
+    panel.controls["image"].value = 1
+    assert "ctm-error" in panel.text.value and "1.png" in panel.text.value
+    panel.controls["image"].value = 0
+    assert "ctm-error" not in panel.text.value
+
+
 def test_two_settings_side_by_side(panel):
     button, box = panel.folds["compare"]
     button.value = True
@@ -130,6 +141,10 @@ def test_two_models_side_by_side(model, files):
         assert "another model" in panel.told.value and panel.others[0].cells == [4, 4]
         panel.adder.receive("more.png", (files / "wide.png").read_bytes())
         assert panel.others[0].title and len(panel.beside.data) == 4
+        panel.folds["compare"][0].value = False
+        panel.adder.receive("again.png", (files / "tall.png").read_bytes())
+        panel.folds["compare"][0].value = True
+        assert "another model" in panel.told.value and "ctm-error" not in panel.text.value
 
 
 def test_colour_bar_and_values_under_the_pointer(panel):
