@@ -11,6 +11,7 @@ DATA   ?=
 CORES  ?= 2
 ROOTS  ?= {}
 LOCK   ?=
+EDIT   ?=
 STAMP  := $(VENV)/.installed
 SHARED := -n $(CORES) --dist loadgroup --no-loadscope-reorder
 QUICK  := method layers io data datasets
@@ -50,8 +51,8 @@ check: $(STAMP)  ## for every save, under two minutes: linter, generated files, 
 test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, eight minutes on two cores
 	$(BIN)/python -m pytest $(SHARED)
 
-lab: $(STAMP)  ## open JupyterLab on the index of the notebooks
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb $(ARGS)
+lab: $(STAMP)  ## open the index in JupyterLab, the tutorials beside it (EDIT=1 lets both be saved)
+	CTM_EDIT=$(EDIT) $(BIN)/jupyter lab --config=nbs/_lab/jupyter_lab_config.py $(ARGS)
 
 docs: $(STAMP)  ## build the docs site into _docs
 	$(BIN)/python nbs/_sphinx/build.py

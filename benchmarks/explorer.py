@@ -1,7 +1,6 @@
 """Milliseconds from each control of the explorer to the last picture: `python -m benchmarks.explorer`.
 
-The model is the one of the explorer's chapter, the recipe `sharp` on synthetic VOC, on one thread. The measurements go
-to figures/explorer.json.
+The model is the one that comes with the package, on one thread. The measurements go to figures/explorer.json.
 """
 
 import argparse
@@ -13,12 +12,9 @@ from statistics import median
 import torch
 
 from benchmarks.timing import store
-from ctm.checkpoint import load_model
 from ctm.core import versions
-from ctm.experiments.run import run, run_of
 from ctm.explorer.app import Explore, explore
-from ctm.explorer.state import CHOICES
-from ctm.train.config import load_config
+from ctm.train.config import CHOICES
 
 
 def moves(
@@ -33,6 +29,8 @@ def moves(
         "token": [i % classes for i in range(repeats)],
         "threshold": ["value", "quantile", "mean"],
         "level": [0.1 * i for i in range(1, repeats)],
+        "opacity": [0.1 * i for i in range(1, repeats)],
+        "zoom": range(2, repeats + 1),
         "merge": CHOICES["merge"][::-1],
         "refine": CHOICES["refine"],
         "gated": [False, True],
@@ -43,6 +41,7 @@ def moves(
         found[name] = [partial(setattr, panel.controls[name], "value", value) for value in chosen]
     found["patch"] = [partial(setattr, panel.pictures[0], "place", [i % gh, i % gw]) for i in range(1, repeats)]
     found["head"] = [partial(setattr, panel.grid, "place", place) for place in ([0, 1], [0, 3], [-1, -1])]
+    found["compare"] = [partial(setattr, panel.folds["compare"][0], "value", value) for value in (True, False)]
     buttons = panel.layers.children[1:]
     found["layers"] = [partial(setattr, button, "value", value) for button in buttons for value in (True, False)]
     return found
@@ -72,14 +71,10 @@ def _seconds(call: Callable) -> float:
 
 
 def main() -> None:
-    "Measurement of all controls; the model is trained if it is not there."
+    "Measurement of all controls."
     argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.split("\n")[0]).parse_args()
-    config = load_config("voc2012", "demo+sharp")
-    run(config)
-    one = run_of(config)
     torch.set_num_threads(1)
-    panel = explore(load_model(one.model_file), one.load("val"), config=config)
-    print(store("explorer", time_controls(panel)))
+    print(store("explorer", time_controls(explore())))
 
 
 if __name__ == "__main__":

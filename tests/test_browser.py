@@ -40,6 +40,7 @@ if os.environ.get("CTM_TUTORIALS") != "all":
 VSCODE = ("@vscode/jupyter-ipywidgets8@1.0.9", "@jupyterlab/services@7", "requirejs@2", "esbuild@0.25")
 asked = pytest.mark.skipif("CTM_VSCODE" not in os.environ, reason="CTM_VSCODE is not set")
 IMAGE, CLASS_MAP, BINARY, MASK, TRUTH, HEADS = range(6)  # pictures from left to right, then the grid
+PICTURES = ".ctm-first .ctm-image, .ctm-wide .ctm-image"
 
 
 class Lab:
@@ -144,22 +145,32 @@ def in_vscode(lab, browser):
 def page(request, lab, browser):
     "The notebook after `Run All Cells`."
     page = lab.run(browser, "x.ipynb") if request.param == "JupyterLab" else in_vscode(lab, browser)
-    page.wait_for_selector(".ctm-image", timeout=120_000)
-    page.wait_for_function("document.querySelectorAll('.ctm-image').length == 6", timeout=30_000)
+    page.wait_for_selector(".ctm-first .ctm-image", timeout=120_000)
+    page.wait_for_function("found => document.querySelectorAll(found).length == 6", arg=PICTURES, timeout=30_000)
     keep(page, "explorer")
+    assert not page.locator('.widget-checkbox:has-text("gated")').is_visible(), "simple controls come first"
+    fold(page, "more")
     return page
 
 
 def picture(page, place):
-    return page.locator(".ctm-image").nth(place)
+    return page.locator(PICTURES).nth(place)
+
+
+def cells(page, place):
+    return picture(page, place).locator("xpath=ancestor::button")
+
+
+def fold(page, name):
+    page.locator(f'.ctm-explorer button:text-is("{name}")').click()
 
 
 def changes(page, place, act):
     "Do something; milliseconds until the picture is another one, a failure where it stays."
     old, start = picture(page, place).get_attribute("src"), time.perf_counter()
     act()
-    script = "([i, old]) => document.querySelectorAll('.ctm-image')[i].src != old"
-    page.wait_for_function(script, arg=[place, old], timeout=15_000)
+    script = "([found, i, old]) => document.querySelectorAll(found)[i].src != old"
+    page.wait_for_function(script, arg=[PICTURES, place, old], timeout=15_000)
     return round(1000 * (time.perf_counter() - start))
 
 
@@ -183,8 +194,8 @@ def press(page, row, number):
 
 def at(page, place, x, y):
     "A click at a share of a picture's width and height."
-    cells = page.locator(".ctm-cells").nth(place)
-    return lambda: cells.click(position=dict(x=x * cells.bounding_box()["width"], y=y * cells.bounding_box()["height"]))
+    whole = cells(page, place)
+    return lambda: whole.click(position=dict(x=x * whole.bounding_box()["width"], y=y * whole.bounding_box()["height"]))
 
 
 def test_each_control_changes_what_it_should(page):
@@ -206,8 +217,8 @@ def test_each_control_changes_what_it_should(page):
     milliseconds = {name: changes(page, place, act) for name, (place, act) in steps.items()}
     print(milliseconds)  # pytest -s shows them
     keep(page, "explorer-operated")
-    assert "marked: row 0, column 0" in picture(page, HEADS).get_attribute("alt")
-    page.locator(".ctm-cells").nth(HEADS).focus()
+    assert "marked: row 1, column 1" in picture(page, HEADS).get_attribute("alt")
+    cells(page, HEADS).focus()
     changes(page, CLASS_MAP, lambda: page.keyboard.press("Escape"))  # all heads again
     assert "nothing marked" in picture(page, HEADS).get_attribute("alt")
 
@@ -215,20 +226,61 @@ def test_each_control_changes_what_it_should(page):
 def test_a_patch_is_picked_by_pointer_and_keys(page):
     bars = page.locator(".ctm-bars caption").nth(1)
     at(page, MASK, 0.44, 0.70)()  # of 8 x 8 patches
-    sync_api.expect(bars).to_have_text("attention to the patch in row 5, column 3")
+    sync_api.expect(bars).to_have_text("attention to the patch in row 6, column 4")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    sync_api.expect(bars).to_have_text("attention to the patch in row 6, column 4")
+    sync_api.expect(bars).to_have_text("attention to the patch in row 7, column 5")
     alt = picture(page, IMAGE).get_attribute("alt")
-    assert "marked: row 6, column 4" in alt, "the mark is on every picture"
+    assert "marked: row 7, column 5" in alt, "the mark is on every picture"
     assert page.locator(".ctm-bars").nth(1).locator("tbody tr, tr").count() == 8
+
+
+def test_opacity_zoom_and_the_pointer_need_no_kernel(page):
+    over, stage = picture(page, MASK), picture(page, MASK).locator("xpath=..")
+    source = over.get_attribute("src")
+    slide(page, "opacity", "Home")()
+    sync_api.expect(over).to_have_css("opacity", "0")
+    slide(page, "opacity", "End")()
+    slide(page, "zoom", "PageUp")()
+    assert over.get_attribute("src") == source
+    page.wait_for_function("x => new DOMMatrix(getComputedStyle(x).transform).a > 1", arg=stage.element_handle())
+    fold(page, "reset")
+    page.wait_for_function("x => new DOMMatrix(getComputedStyle(x).transform).a == 1", arg=stage.element_handle())
+    cells(page, CLASS_MAP).hover(position=dict(x=5, y=5))
+    told = page.locator(".ctm-first .ctm-value").nth(CLASS_MAP)
+    sync_api.expect(told).to_have_text(re.compile(r"^row 1, column 1: [0-9.e-]+$"))
+    assert page.locator(".ctm-first .ctm-ramp").nth(CLASS_MAP).is_visible()
+
+
+def test_files_are_found_and_dropped(page):
+    fold(page, "files")
+    strip = page.locator(".ctm-strip .ctm-title").first
+    sync_api.expect(strip).to_have_text("4 of 4 images")
+    drop = """async ([x, name, bytes]) => {
+      const files = new DataTransfer();
+      files.items.add(new File([new Uint8Array(bytes)], name));
+      x.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true }));
+    }"""
+    page.evaluate(drop, [cells(page, IMAGE).element_handle(), "words.png", [1, 2, 3]])
+    sync_api.expect(page.locator(".ctm-explorer .ctm-error")).to_contain_text("words.png")
+    fold(page, "files")
+
+
+def test_two_settings_stand_side_by_side(page):
+    fold(page, "compare")
+    sync_api.expect(page.locator(".ctm-explorer")).to_contain_text("no difference yet")
+    choose(page, "threshold", "quantile")()
+    sync_api.expect(page.locator(".ctm-explorer")).to_contain_text("beside it: threshold value:0.6")
+    fold(page, "compare")
+    fold(page, "reset")
 
 
 def test_the_keyboard_reaches_everything(page):
     controls = ".widget-hslider .noUi-handle, .widget-dropdown select, .widget-checkbox input, .ctm-toggles button, "
-    controls += '.ctm-cells, button[title="for the saved notebook"]'
+    controls += '.ctm-cells, .ctm-explorer button, .ctm-explorer input[type="text"]'
     page.evaluate(
-        "found => [...document.querySelectorAll(found)].filter(x => !x.disabled && !x.hasAttribute('disabled'))"
+        "found => [...document.querySelectorAll(found)]"
+        ".filter(x => !x.disabled && !x.hasAttribute('disabled') && x.offsetParent)"
         ".forEach((x, i) => x.dataset.control = i)",
         controls,
     )
@@ -246,8 +298,8 @@ def test_pictures_have_words(page, lab):
     alts = [picture(page, i).get_attribute("alt") for i in range(6)]
     assert all(len(alt) > 20 for alt in alts), alts
     names = page.evaluate("[...document.querySelectorAll('.noUi-handle')].map(x => x.ariaLabel)")
-    assert names == ["image", "level"]
-    assert "hatched" in page.locator(".ctm-title").nth(HEADS).inner_text()
+    assert set(names) == {"image", "level", "opacity", "zoom", "page"}
+    assert "hatched" in page.locator(".ctm-wide .ctm-title").inner_text()
     assert not lab.errors
 
 
@@ -257,6 +309,7 @@ def test_a_saved_notebook_shows_the_still_picture(page, lab, browser):
     still = page.locator("figure[class^=ctm-still] img")
     assert not still.is_visible(), "where the explorer is alive, the still picture is hidden"
     before = still.get_attribute("src")
+    choose(page, "threshold", "quantile")()
     page.locator('button:text-is("keep this view")').click()
     page.wait_for_function(
         "old => document.querySelector('figure[class^=ctm-still] img').src != old", arg=before, timeout=15_000

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..layers.cells import competing_maps
+from ..layers.maps import Seen
+from ..layers.stem import Stem
 from ..model import ClassTokenViT
 from ..predict.masker import image_views, mean_maps
 from ..refine import walk_maps
@@ -29,6 +31,7 @@ class HeadRows:
     patches: slice  # place of the patches among the tokens read
     grid: tuple[int, int]  # (gh, gw) patches
     scores: Tensor | None  # logits of the patches (B, C, gh*gw), from patch evidence
+    seen: Seen | None = None  # what a stem sees in the image, where the model stands on one
 
     def maps(
         self,
@@ -67,7 +70,7 @@ class HeadRows:
 @torch.no_grad()
 def head_rows(
     model: ClassTokenViT,  # model in evaluation mode, pruned or not
-    image: Tensor,  # image batch (B, K, H, W)
+    image: Tensor | Seen,  # image batch (B, K, H, W), or what the model's stem sees in it
 ) -> HeadRows:  # on the CPU
     "Class tokens' attention in every head that has class tokens."
     rows: dict[int, Tensor] = {}
@@ -93,53 +96,60 @@ def head_rows(
     gates = {i: model.blocks[i].attn.head_gate().cpu() for i in rows}
     gh, gw = maps.shape[2:]
     first = model.num_classes - model.unread
-    return HeadRows(logits.cpu(), rows, gates, slice(first, first + gh * gw), (gh, gw), scores[0] if scores else None)
+    evidence = scores[0] if scores else None
+    seen = image if isinstance(image, Seen) else None
+    return HeadRows(logits.cpu(), rows, gates, slice(first, first + gh * gw), (gh, gw), evidence, seen)
 
 # %% ../../nbs/explorer/01_heads.ipynb #db107e07
+@torch.no_grad()
 def view_rows(
     model: ClassTokenViT,  # model in evaluation mode
     image: Tensor,  # image batch (B, K, H, W)
     scales: Sequence[float] = (1.0,),  # sizes that are averaged, and what follows as in `image_views`
     flip: bool = False,
 ) -> list[HeadRows]:  # one per view
-    "Rows of each view of images."
+    "Rows of each view of images; a stem looks at each once."
     image = image.to(next(model.parameters()).device)
-    if tuple(scales) == (1.0,) and not flip:
-        return [head_rows(model, image)]
-    views = image_views(image, model.patch_embed.patch_size[0], scales, flip)
-    return [head_rows(model, view) for view in views]
-
-
-def mean_rows(
-    views: list[HeadRows],  # rows of `view_rows`
-    flip: bool,  # as there
-    *how: object,  # arguments of `HeadRows.maps`
-) -> tuple[Tensor, Tensor, HeadRows]:  # logits (B, C); maps (B, C, gh, gw); rows of the finest view
-    "Mean of views, as `config_maps` makes it."
-    if len(views) == 1:
-        return views[0].logits, views[0].maps(*how), views[0]
-    logits, maps = mean_maps([(rows.logits, rows.maps(*how)) for rows in views], flip)
-    return logits, maps, next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))
+    embed = model.patch_embed
+    views = [image]
+    if tuple(scales) != (1.0,) or flip:
+        views = list(image_views(image, embed.patch_size[0], scales, flip))
+    return [head_rows(model, embed.seen(view) if isinstance(embed, Stem) else view) for view in views]
 
 # %% ../../nbs/explorer/01_heads.ipynb #1f64de87
 @torch.no_grad()
 def on_stem(
     model: ClassTokenViT,  # model in evaluation mode
-    image: Tensor,  # image (1, K, H, W)
-    maps: Tensor,  # attention (1, C, gh, gw)
-    present: Tensor,  # classes (1, C) that may be there
-    whole: bool,  # whether no heads are picked
+    rows: HeadRows,  # rows of one view
+    maps: Tensor,  # attention (B, C, gh, gw) of the view
+    present: Tensor | None,  # classes (B, C) known to be there; None: those that the view predicts
+    cells: bool,  # whether the cells of the stem make the maps
     walks: bool,  # whether maps walk among like cells of the stem
-) -> Tensor:  # (1, C, gh, gw) on the CPU
-    "Maps as `config_maps` makes them where a model stands on a stem."
-    whole = whole and model.cells is not None
-    if not (whole or walks):
+) -> Tensor:  # (B, C, gh, gw) on the CPU
+    "Maps of one view as `config_maps` makes them where a model stands on a stem."
+    if rows.seen is None or not (cells or walks):
         return maps
-    stem = model.patch_embed
-    seen = stem.seen(image.to(next(model.parameters()).device)).maps
-    if whole:
-        return competing_maps(model.cells, stem, seen, present.to(seen[0].device), walks).cpu()
-    return walk_maps(maps.to(seen[0].device), stem.likeness(seen, maps.shape[2:])).cpu()
+    stem, seen = model.patch_embed, rows.seen.maps
+    device = seen[0].device
+    if cells:
+        known = rows.logits > 0 if present is None else present.bool()
+        return competing_maps(model.cells, stem, seen, known.to(device), walks).cpu()
+    return walk_maps(maps.to(device), stem.likeness(seen, maps.shape[2:])).cpu()
+
+
+def mean_rows(
+    model: ClassTokenViT,  # model in evaluation mode
+    views: list[HeadRows],  # rows of `view_rows`
+    flip: bool,  # as there
+    how: Sequence,  # arguments of `HeadRows.maps`
+    stem: Sequence = (None, False, False),  # last arguments of `on_stem`
+) -> tuple[Tensor, Tensor, HeadRows]:  # logits (B, C); maps (B, C, gh, gw); rows of the finest view
+    "Mean of views, as `config_maps` makes it."
+    found = [(rows.logits, on_stem(model, rows, rows.maps(*how), *stem)) for rows in views]
+    if len(views) == 1:
+        return *found[0], views[0]
+    logits, maps = mean_maps(found, flip, relative=not stem[1])
+    return logits, maps, next(rows for rows in views if rows.grid == tuple(maps.shape[2:]))
 
 # %% ../../nbs/explorer/01_heads.ipynb #e1b7fd4c
 def head_places(

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/explorer/02_images.ipynb #a79d535e
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from torch import Tensor
 from ..core import IGNORE
 from ..data.colors import OKABE_ITO, class_colors
 from ..data.dataset import PHOTO_MEAN, PHOTO_STD, ImageDataset
-from ..data.transforms import center_view, fill_missing, fit_image
+from ..data.transforms import covered_part, fill_missing, fit_image
 from ..datasets.folder import find_images
 from ..io.images import read_image
 from ..io.record import Masked
 from ..layers.inputs import check_image
 from ..model import ClassTokenViT
 from ..predict.masker import Masker
+from ..train.config import Config
 
 # %% ../../nbs/explorer/02_images.ipynb #24025197
 class _Images(ImageDataset):
@@ -74,34 +76,51 @@ class _Batch(_Images):
 class _Files(_Images):
     "Images in files, resized to the model's size."
 
-    def __init__(self, images: Sequence[str | Path], model: ClassTokenViT, like: ImageDataset | Masker | None):
+    def __init__(
+        self,
+        images: Sequence[str | Path],  # files
+        model: ClassTokenViT,  # model that will read them
+        like: ImageDataset | Masker | None,  # whose names, colours and constants hold
+        config: Config | None = None,  # how images are brought to the model's size; None: as `like` does
+    ):
         super().__init__(images, model, like)
         bands = model.in_chans
         if like is None and bands != 3:
             raise ValueError(f"the model reads {bands} bands: pass like=, the data set whose mean and deviation hold")
         self.mean, self.std = (PHOTO_MEAN, PHOTO_STD) if like is None else (like.mean, like.std)
         self.side = model.patch_embed.img_size
-        config = getattr(like, "config", None)
+        config = config or getattr(like, "config", None)
         self.how = config.data.get("how", "stretch") if config else getattr(like, "how", "stretch")
         self.names = [Path(file).name for file in images]
+        self.raw = lru_cache(2)(self._read)
 
     def files(self, index: int) -> list[Path]:
         "File of an image."
         return [Path(self.images[index])]
 
-    def pixels(self, index: int) -> np.ndarray:
-        "Resized image; pixels without data have their band's mean."
+    def _read(self, index: int) -> np.ndarray:
+        "Raw image of a file; pixels without data have their band's mean."
         file = self.images[index]
         image, valid = read_image(file, rgb=len(self.mean) == 3)
         if len(image) != len(self.mean):
             raise ValueError(f"{file}: has {len(image)} bands, the model reads {len(self.mean)}")
-        return fit_image(fill_missing(image, valid, self.mean), self.mean, self.side, self.how)
+        return fill_missing(image, valid, self.mean)
+
+    def pixels(self, index: int) -> np.ndarray:
+        "Resized image."
+        return fit_image(self.raw(index), self.mean, self.side, self.how)
+
+    def original(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
+        image = self.raw(index)
+        size = image.shape[1:]
+        return image, np.full(size, IGNORE, np.uint8), covered_part(size, self.side, self.how, self.side)
 
 # %% ../../nbs/explorer/02_images.ipynb #10d953cb
 def as_dataset(
     images: Tensor | ImageDataset | Sequence[str | Path] | str | Path,  # batch (B, K, H, W), data set, files, or folder
     model: ClassTokenViT,  # model that will read them
     like: ImageDataset | Masker | None = None,  # whose names, colours and, for files, constants hold
+    config: Config | None = None,  # how files are brought to the model's size; None: as `like` does
 ) -> ImageDataset:  # not empty, with the model's bands and classes
     "Images as a data set; a `ValueError` says what is wrong with them."
     if isinstance(images, str | Path):
@@ -113,7 +132,7 @@ def as_dataset(
             _check_fit(known, model)
     if isinstance(images, ImageDataset):
         return images
-    return _Batch(images, model, like) if isinstance(images, Tensor) else _Files(images, model, like)
+    return _Batch(images, model, like) if isinstance(images, Tensor) else _Files(images, model, like, config)
 
 # %% ../../nbs/explorer/02_images.ipynb #e5bbcbe7
 def _check_images(images: object) -> None:
@@ -162,20 +181,3 @@ class MaskedImages(_Files):
     def read_label(self, index: int) -> np.ndarray:
         "Label of the table."
         return self.labels[index]
-
-# %% ../../nbs/explorer/02_images.ipynb #ec8e019e
-def model_view(
-    data: ImageDataset,  # images
-    index: int,  # index of the image
-    model: ClassTokenViT,  # model that will read it
-) -> dict:  # name, image (K, H, W), truth (H, W) int64 or None, label (C,) or None
-    "Sample of an image as a model sees it."
-    sample = data[index]
-    embed = model.patch_embed
-    sides = zip(embed.img_size, sample["image"].shape[1:], embed.patch_size, strict=True)
-    size = tuple(min(usual, max(1, side // patch) * patch) for usual, side, patch in sides)
-    image, mask = (center_view(sample[key], size) for key in ("image", "mask"))
-    scored = bool((mask != IGNORE).any())
-    known = scored or data.share is None
-    label = data.view_label(mask[None], sample["label"][None])[0] if known else None
-    return dict(name=sample["name"], image=image, truth=mask.long() if scored else None, label=label)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import ctm
 from tests.tools import TINY_PLAN, write_labelled
@@ -47,17 +46,3 @@ def test_a_model_needs_images(home):
     with pytest.raises(ValueError, match="images is None: give images with a model"):
         ctm.explore(ctm.load_masker(home))
     assert not ctm.explore(home, home.parent / "images").exports
-
-
-def test_a_look_is_saved_and_controls_go_back(home):
-    "The mask that is written is the one that is shown; a reset brings back what was chosen at the start."
-    panel = ctm.explore(home, heads=[1])
-    panel.controls["threshold"].value = "quantile"
-    panel.heads.children[1].value = True
-    panel.save.click()
-    mask, *_ = sorted((home / "explorer").glob("*-mask.png"))
-    assert np.array_equal(np.array(Image.open(mask)), panel.explorer.look().pseudo_mask.numpy())
-    assert len(list((home / "explorer").iterdir())) == 2
-    start = panel.start["threshold"]
-    panel.reset.click()
-    assert panel.controls["threshold"].value == start and panel.explorer.heads == (1,)
