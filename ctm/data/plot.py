@@ -87,16 +87,17 @@ def shortened(
     "First names that fit, and how many more there are."
     if not names:
         return "no class"
-    kept = [""]
+    kept = []
     for i, name in enumerate(map(figure_text, names)):
-        if len(kept[-1]) + len(name) + 2 <= width:
-            kept[-1] += f", {name}" if kept[-1] else name
+        name = name if len(name) <= width else f"{name[: width - 1]}…"
+        if kept and len(kept[-1]) + len(name) + 2 <= width:
+            kept[-1] += f", {name}"
         elif len(kept) < lines:
-            kept.append(name[:width])
+            kept.append(name)
         else:
             kept[-1] += f" +{len(names) - i}"
             break
-    return "\n".join(line for line in kept if line)
+    return "\n".join(kept)
 
 # %% ../../nbs/data/09_plot.ipynb #4359c037
 def legend(

@@ -159,7 +159,7 @@ def summary(
     kind = "synthetic, " if look.synthetic else ""
     name = explorer.data.classes[look.token]
     place = f"image {explorer.image + 1} of {len(explorer.data)}, " if len(explorer.data) > 1 else ""
-    told = f"{place}{kind}{shortened([look.name])}: “{name}” {percent(look.prob[look.token].item())}"
+    told = f"{place}{kind}{shortened([look.name], 48)}: “{name}” {percent(look.prob[look.token].item())}"
     if not look.present[look.token]:
         told += ", not among the painted classes"
     if look.scores:
