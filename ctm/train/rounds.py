@@ -25,21 +25,20 @@ from ..model import ClassTokenViT
 from ..runtime.distributed import join_processes, wait_for_all
 from ..runtime.progress import Progress
 from .config import Config
-from .teachers import Shown, activation, first_maps, seen_images
+from .teachers import Shown, activation, first_maps, own_cuts, seen_images
 
 # %% ../../nbs/train/11_rounds.ipynb #9660aaea
-_CUT = 0.35  # of the first maps, chosen on the list `tune` of VOC 2012
 _EVEN = 0.5  # of a classifier's maps: as likely a class as none
 
 
 def _targets(
     maps: Tensor,  # maps (B, C, gh, gw) in [0, 1]
     label: Tensor,  # labels (B, C) in {0, 1}
-    cut: float | None,  # value below which a cell has no class; None: each has one
+    cut: float | Tensor,  # value, or values (B, C, 1, 1), below which a cell is not of a class; 0: each has one
 ) -> Tensor:  # (B, gh, gw) class indices, C = none
     "Class of each cell among those of its image."
-    best, index = maps.masked_fill(label[..., None, None] == 0, -1.0).max(1)
-    return index if cut is None else torch.where(best >= cut, index, maps.shape[1])
+    best, index = maps.masked_fill((label[..., None, None] == 0) | (maps < cut), -1.0).max(1)
+    return torch.where(best >= 0, index, maps.shape[1])
 
 # %% ../../nbs/train/11_rounds.ipynb #c7b7258d
 _CELLS, _TOTAL = 48, 60_000  # least numbers of cells drawn: of each image, and in all as far as there are so many
@@ -121,8 +120,7 @@ def fit_cells(cells: CellClassifier, drawn: Drawn, epochs: int, generator: torch
 def _taught(
     model: ClassTokenViT,  # model on a frozen stem
     data: ImageDataset,  # training images
-    maps_of: Callable[[Shown], Tensor],  # maps (B, C, gh, gw) of the teacher
-    cut: float,  # value below which a cell has no class
+    teacher: Callable[[Shown], tuple[Tensor, float | Tensor]],  # maps (B, C, gh, gw), and where they are cut
     generator: torch.Generator,  # generator of the draws
     what: str,  # name of the pass
 ) -> Drawn:
@@ -131,28 +129,30 @@ def _taught(
     count = cells_of_each(len(data), model.patch_embed)
     parts = []
     for seen in seen_images(model, data, what):
-        target = _targets(maps_of(seen), seen.label, cut if background else None)
+        maps, cut = teacher(seen)
+        target = _targets(maps, seen.label, cut if background else 0)
         parts.append(draw_cells(seen, target, count, background, generator))
     return Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 # %% ../../nbs/train/11_rounds.ipynb #1a86c31e
-def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | None) -> tuple[Callable, float]:
+def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | None) -> Callable:
     "Reader of the maps that teach a round, and where they are cut."
-    if cells is None:
-        weight = activation(model, data)
-        return (lambda seen: first_maps(model, weight, seen)), _CUT
+    weight = activation(model, data) if cells is None else None
 
-    def maps_of(seen: Shown) -> Tensor:
-        return competing_maps(cells, model.patch_embed, seen.maps, seen.label, walks=True)
+    def read(seen: Shown) -> tuple[Tensor, float | Tensor]:
+        if cells is None:
+            maps = first_maps(model, weight, seen)
+            return maps, own_cuts(maps, seen.inside)
+        return competing_maps(cells, model.patch_embed, seen.maps, seen.label, walks=True), _EVEN
 
-    return maps_of, _EVEN
+    return read
 
 
 def _round(model: ClassTokenViT, data: ImageDataset, number: int, seed: int, before: CellClassifier | None) -> None:
     "Classifier of the model's cells, trained by what the round before says."
     generator = torch.Generator().manual_seed(mixed_seed(seed, number, 1))
-    maps_of, cut = _teacher(model, data, before)
-    drawn = _taught(model, data, maps_of, cut, generator, f"cells, round {number + 1},")
+    teacher = _teacher(model, data, before)
+    drawn = _taught(model, data, teacher, generator, f"cells, round {number + 1},")
     with torch.random.fork_rng():
         torch.manual_seed(mixed_seed(seed, number, 2))
         add_cells(model, _WIDTH)

@@ -66,9 +66,13 @@ def as_seen(
 
 # %% ../../nbs/train/10_teachers.ipynb #ed3dd77e
 def _inside(data: ImageDataset, index: int, stem: Stem) -> Tensor:
-    "Cells (gh, gw) bool whose middle shows the image."
+    "Cells (gh, gw) bool whose middle shows the image; of a very narrow one, cells any part of which does."
     blank = data.from_original(index, np.zeros(data.original_size(index), np.uint8))
-    return at_middles(torch.from_numpy(blank), stem) != IGNORE
+    shown = torch.from_numpy(blank) != IGNORE
+    middles = at_middles(shown, stem)
+    if middles.sum() > 1:
+        return middles
+    return F.adaptive_max_pool2d(center_view(shown[None], stem.img_size).float(), middles.shape)[0].bool()
 
 
 def seen_images(model: ClassTokenViT, data: ImageDataset, what: str, batch_size: int = 16) -> Iterator[Shown]:
@@ -114,10 +118,14 @@ def _unit(maps: Tensor) -> Tensor:
     return maps / maps.amax((2, 3), keepdim=True).clamp(min=1e-12)
 
 
-def _stretched(maps: Tensor) -> Tensor:
-    "Maps whose least value is 0 and whose largest is 1."
-    maps = maps - maps.amin((2, 3), keepdim=True)
-    return _unit(maps)
+def _stretched(
+    maps: Tensor,  # maps (B, C, gh, gw)
+    inside: Tensor,  # cells (B, gh, gw) bool that are not margin
+) -> Tensor:
+    "Maps whose least value inside their image is 0 and whose largest is 1."
+    maps = maps - maps.masked_fill(~inside[:, None], torch.inf).amin((2, 3), keepdim=True)
+    most = maps.masked_fill(~inside[:, None], 0).amax((2, 3), keepdim=True)
+    return (maps / most.clamp(min=1e-12)).clamp(0, 1)
 
 
 @torch.no_grad()
@@ -148,4 +156,21 @@ def first_maps(
     whole = Seen(seen.maps, stem.grid_size)
     _, attention = model.attention_maps(whole, use_evidence=model.evidence is not None)
     total = _unit(to_grid(evidence, grid)) + _unit(to_grid(attention, grid))
-    return _stretched(walk_maps(total, stem.likeness(seen.maps, grid)))
+    return _stretched(walk_maps(total, stem.likeness(seen.maps, grid)), seen.inside)
+
+# %% ../../nbs/train/10_teachers.ipynb #fe74c80e
+def own_cuts(
+    maps: Tensor,  # maps (B, C, gh, gw)
+    inside: Tensor,  # cells (B, gh, gw) bool that are not margin, at least two of each image
+) -> Tensor:  # (B, C, 1, 1)
+    "Value at which each map's cells fall apart best into two groups (Otsu 1979; not in the paper)."
+    cuts = []
+    for one, shown in zip(maps, inside, strict=True):
+        values = one[:, shown].sort(1).values
+        below = torch.arange(1, values.shape[1]).to(values)
+        above = values.shape[1] - below
+        total = values.cumsum(1)
+        difference = (total[:, -1:] - total[:, :-1]) / above - total[:, :-1] / below
+        place = (below * above * difference.square()).argmax(1, keepdim=True)
+        cuts.append((values.gather(1, place) + values.gather(1, place + 1)) / 2)
+    return torch.stack(cuts)[..., None]

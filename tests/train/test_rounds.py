@@ -11,6 +11,7 @@ from ctm.checkpoint import load_model, save_model
 from ctm.core import BadFileError
 from ctm.data.dataset import ImageDataset
 from ctm.data.transforms import Resized
+from ctm.model import ClassTokenViT
 from ctm.predict.dataset import predict_batches, score_masks
 from ctm.predict.masker import config_maps
 from ctm.train.config import load_config
@@ -172,3 +173,22 @@ def test_any_number_of_cells_can_be_learnt(cells):
     drawn = Drawn(inputs, (inputs[:, 0] > 0).long(), torch.ones(cells), torch.ones(cells, 2, dtype=torch.bool))
     fit_cells(network, drawn, 3, torch.Generator().manual_seed(0))
     assert not network.training and all(torch.isfinite(p).all() for p in network.parameters())
+
+
+class Threads(Discs):
+    "Pictures two pixels high."
+
+    def size(self, index):
+        return 2, 64
+
+    def read(self, index):
+        return np.zeros((3, 2, 64), np.uint8), np.zeros((2, 64), np.uint8)
+
+
+def test_a_very_narrow_picture_has_cells():
+    "No cell's middle lies in it; the cells that it touches are taken."
+    torch.manual_seed(0)
+    stem = dict(source=STEM["stem"], layers="8,16", stride=16)
+    model = ClassTokenViT(2, img_size=64, patch_size=16, embed_dim=16, depth=1, num_heads=2, stem=stem)
+    seen = next(seen_images(model, Resized(Threads(2), (64, 64), "pad"), "threads"))
+    assert seen.inside.tolist() == 2 * [[4 * [False], 4 * [True], 4 * [True], 4 * [False]]]
