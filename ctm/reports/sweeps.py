@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ABLATION', 'rows_of', 'sweep', 'layout_rows', 'price_rows', 'report_table', 'report_command', 'paper_ablation',
-           'choices_of', 'cost_table', 'sweep_rows_figure']
+           'choices_of', 'cost_table', 'sweep_rows_figure', 'methods_figure']
 
 # %% ../../nbs/reports/04_sweeps.ipynb #64df0de1
 import dataclasses
@@ -17,6 +17,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
@@ -209,3 +210,34 @@ def sweep_rows_figure(
     ax.legend(frameon=False, fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
+
+# %% ../../nbs/reports/04_sweeps.ipynb #c0c7ab54
+def methods_figure(
+    tables: dict[str, Sequence[Row]],  # title of a panel -> rows
+) -> Figure:  # one panel per data set
+    "mIoU of each method, with predicted and with given labels."
+    names = list(dict.fromkeys(row.name for rows in tables.values() for row in rows))
+    size = (2.4 + 2.1 * len(tables), 0.24 * len(names) + 0.9)
+    figure, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, rows) in zip(axes[0], tables.items(), strict=True):
+        _draw_scores(ax, rows, names, "miou", color=OKABE_ITO[0], fmt="o", label="predicted labels")
+        _draw_scores(ax, rows, names, "given_miou", color=OKABE_ITO[1], fmt="s", mfc="none", label="given labels")
+        ax.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="mIoU, percent", yticks=range(len(names)))
+        ax.set_yticklabels(names, fontsize=8)
+        ax.set_title(figure_text(title, 80), fontsize=9)
+        ax.grid(axis="y", lw=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower left", fontsize=7, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def _draw_scores(ax: Axes, rows: Sequence[Row], names: list[str], score: str, **look) -> None:
+    "Drawing of one score: a mark with a bar per row that has it."
+    have = [row for row in rows if percents(row.results, score)]
+    found = [mean_deviation(percents(row.results, score)) for row in have]
+    places = [names.index(row.name) for row in have]
+    means = [mean for mean, _ in found]
+    deviations = np.nan_to_num([deviation for _, deviation in found])
+    ax.errorbar(means, places, xerr=deviations, ms=5, lw=1, **look)
