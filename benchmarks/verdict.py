@@ -259,7 +259,7 @@ def run_curve(
         values["ignore"] = [IGNORE, *(n + 1 for n in range(len(CLASSES)) if n not in numbers)]
         where = (place / "images", place / "labels.csv", place / "out")
         truth = dict(masks=root / "SegmentationClass", mask_values=values, background=True)
-        plan = ctm.plan_folder(*where, **truth, size=224)
+        plan = ctm.plan_folder(*where, **truth)
         scores = ctm.train_folder(plan)[1].loc["labels given"]
     line = dict(name=f"curve, {count} images a class", images_a_class=count, miou=float(scores["miou"]))
     return line | dict(config=plan.config.stored(), seconds=round(time.time() - start), versions=versions())

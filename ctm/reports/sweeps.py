@@ -27,7 +27,7 @@ from ..experiments.results import METRICS, load_results
 from ..experiments.run import run_all, run_kept
 from ..io.safe import figure_text
 from .figures import data_name
-from .kinds import NAMES, mean_deviation, percents
+from .kinds import NAMES, mean_deviation, percents, score_of
 from .paper import PAPER, published
 from .tables import Row, run_row, save_table, score_table, styled
 from ..train.config import MASK_FIELDS, Config, load_config
@@ -177,13 +177,13 @@ def choices_of(
 # %% ../../nbs/reports/04_sweeps.ipynb #fd1d920b
 def cost_table(
     rows: Sequence[Row],  # rows, of which the first is the reference
-    metric: str = "miou",  # one of `ctm.experiments.results.METRICS`
+    metric: str = "miou",  # key of `ctm.reports.kinds.NAMES`
 ) -> pd.DataFrame:  # points, one row per setting: per seed, mean and standard deviation, and whether it exceeds that
     "Score of each setting less the first one's, seed by seed (not in the paper)."
-    base = {result.seed: result.metrics[metric] for result in rows[0].results}
+    base = {result.seed: score_of(result, metric) for result in rows[0].results}
     lines = {}
     for row in rows[1:]:
-        found = {r.seed: 100 * (r.metrics[metric] - base[r.seed]) for r in row.results if r.seed in base}
+        found = {r.seed: 100 * (score_of(r, metric) - base[r.seed]) for r in row.results if r.seed in base}
         mean, deviation = mean_deviation(list(found.values()))
         line = {f"seed {seed}": value for seed, value in found.items()}
         line |= {"mean": mean, "deviation": deviation, "larger than the deviation": bool(abs(mean) > deviation)}
