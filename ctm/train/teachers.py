@@ -163,7 +163,7 @@ def own_cuts(
     maps: Tensor,  # maps (B, C, gh, gw)
     inside: Tensor,  # cells (B, gh, gw) bool that are not margin, at least two of each image
 ) -> Tensor:  # (B, C, 1, 1)
-    "Value at which each map's cells fall apart best into two groups (Otsu 1979; not in the paper)."
+    "Value at which each map's cells fall apart best into two groups, infinity where all are alike (Otsu 1979)."
     cuts = []
     for one, shown in zip(maps, inside, strict=True):
         values = one[:, shown].sort(1).values
@@ -172,5 +172,6 @@ def own_cuts(
         total = values.cumsum(1)
         difference = (total[:, -1:] - total[:, :-1]) / above - total[:, :-1] / below
         place = (below * above * difference.square()).argmax(1, keepdim=True)
-        cuts.append((values.gather(1, place) + values.gather(1, place + 1)) / 2)
+        middle = (values.gather(1, place) + values.gather(1, place + 1)) / 2
+        cuts.append(torch.where(values[:, :1] < values[:, -1:], middle, torch.inf))
     return torch.stack(cuts)[..., None]
