@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ctm.core import IGNORE, atomic_folder
+from ctm.data.mask_values import MaskValues
 
 CLASSES = {"built-up": ("building", "road"), "land": ("land",), "vegetation": ("vegetation",), "water": ("water",)}
 SIDE, SMALL = 384, 192  # pixels of a tile, and of its file
@@ -37,23 +38,14 @@ class Tile(NamedTuple):
     present: tuple[int, ...]  # classes of its label
 
 
-def read_classes(file: Path, colors: dict) -> np.ndarray:  # (H, W) indices of CLASSES
-    "Mask by its colours."
-    seen = np.array(Image.open(file).convert("RGB"))
-    mask = np.full(seen.shape[:2], IGNORE, np.uint8)
-    for index, parts in enumerate(CLASSES.values()):
-        for part in parts:
-            wanted = [int(colors[part][i : i + 2], 16) for i in (1, 3, 5)]
-            mask[(seen == wanted).all(-1)] = index
-    return mask
-
-
 def tiles_of(root: Path) -> Iterator[Tile]:
     "Tiles side by side that are labelled nearly everywhere."
     colors = json.loads((root / "mask_values.json").read_text())
+    painted = {name: [colors[part] for part in parts] for name, parts in CLASSES.items()}
+    values = MaskValues([*CLASSES], painted | dict(ignore=colors["ignore"]))
     for file in sorted((root / "images").glob("tile_[1-7]_*.jpg")):
         image = Image.open(file).convert("RGB")
-        mask = read_classes(root / "masks" / f"{file.stem}.png", colors)
+        mask = values.read(root / "masks" / f"{file.stem}.png")
         for y in range(0, mask.shape[0] - SIDE + 1, SIDE):
             for x in range(0, mask.shape[1] - SIDE + 1, SIDE):
                 part = mask[y : y + SIDE, x : x + SIDE]
@@ -66,25 +58,16 @@ def tiles_of(root: Path) -> Iterator[Tile]:
 def pick(tiles: list[Tile]) -> list[Tile]:
     "Tiles of few classes, balanced."
     left = [tiles[i] for i in np.random.default_rng(0).permutation(len(tiles))]
-    seen = np.zeros(len(CLASSES))
+    dearer = {1: 3, 2: 0}  # number of classes -> price in tiles; more classes: 4
     water = (len(CLASSES) - 1,)
+    seen = np.zeros(len(CLASSES))
     chosen = []
     for _ in range(COUNT):
-        full = sum(tile.present == water for tile in chosen) >= WATER
-
-        def worth(tile: Tile, full: bool = full) -> float:
-            many = len(tile.present) > 2
-            return (
-                -seen[[*tile.present]].mean()
-                - 3 * (len(tile.present) == 1)
-                - 4 * many
-                - 50 * (full and tile.present == water)
-            )
-
-        best = max(left, key=worth)
-        left = [tile for tile in left if tile is not best]
-        chosen.append(best)
-        seen[[*best.present]] += 1
+        if sum(tile.present == water for tile in chosen) == WATER:
+            left = [tile for tile in left if tile.present != water]
+        chosen.append(min(left, key=lambda tile: seen[[*tile.present]].mean() + dearer.get(len(tile.present), 4)))
+        left = [tile for tile in left if tile is not chosen[-1]]
+        seen[[*chosen[-1].present]] += 1
     return sorted(chosen, key=lambda tile: tile.name)
 
 

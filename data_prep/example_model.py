@@ -6,23 +6,21 @@ The fit takes some minutes and is read where it was made before. Weights are sto
 """
 
 import json
-from pathlib import Path
 
 import ctm
 from ctm.core import write_whole
 from ctm.experiments.run import run_of
-
-TARGET = Path(ctm.__file__).parent / "explorer" / "example.safetensors"
+from ctm.explorer.example import EXAMPLE_FILE, TRAINED
 
 
 def main() -> None:
     "Fit, and the files of the model and of its heads' numbers."
-    config = ctm.load_config("voc2012", "demo+sharp")
+    config = ctm.load_config(*TRAINED)
     result = ctm.run(config)
     model = ctm.load_model(run_of(config).model_file)
-    ctm.save_model(model.half(), TARGET)
-    write_whole(TARGET.with_suffix(".json"), json.dumps(dict(open_heads=result.extra["open_heads"])) + "\n")
-    print(f"{TARGET}: {TARGET.stat().st_size} bytes")
+    ctm.save_model(model.half(), EXAMPLE_FILE)
+    write_whole(EXAMPLE_FILE.with_suffix(".json"), json.dumps(dict(open_heads=result.extra["open_heads"])) + "\n")
+    print(f"{EXAMPLE_FILE}: {EXAMPLE_FILE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

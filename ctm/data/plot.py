@@ -88,8 +88,7 @@ def shortened(
     if not names:
         return "no class"
     kept = []
-    for i, name in enumerate(map(figure_text, names)):
-        name = name if len(name) <= width else f"{name[: width - 1]}…"
+    for i, name in enumerate(figure_text(name, width) for name in names):
         if kept and len(kept[-1]) + len(name) + 2 <= width:
             kept[-1] += f", {name}"
         elif len(kept) < lines:

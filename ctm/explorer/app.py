@@ -24,7 +24,16 @@ from .filling import export_row, fill, fill_beside, still_html
 from .images import MaskedImages
 from .picture import Picture
 from .state import Explorer
-from .widgets import make_controls, make_folds, press, pressed, read_controls, set_controls, toggles
+from ctm.explorer.widgets import (
+    line_html,
+    make_controls,
+    make_folds,
+    press,
+    pressed,
+    read_controls,
+    set_controls,
+    toggles,
+)
 from ..io.record import Masked, read_masked
 from ..model import ClassTokenViT
 from ..predict.masker import Masker
@@ -114,7 +123,7 @@ def _save(panel: w.VBox, *_: object) -> None:
         words = f"written: {files[0]}, {files[1].name}"
     except (ValueError, OSError) as error:
         words = str(error)
-    panel.saved.value = f'<div class="ctm-text" role="status">{escape(words)}</div>'
+    panel.saved.value = line_html(escape(words))
 
 # %% ../../nbs/explorer/12_app.ipynb #2b9f1289
 def _connect(panel: w.VBox) -> None:
@@ -180,7 +189,7 @@ class Explore(w.VBox):
             self.thumbs.mark()
             _scale(self)
         except (ValueError, OSError) as error:
-            self.text.value = f'<div class="ctm-text" role="alert"><b class="ctm-error">{escape(str(error))}</b></div>'
+            self.text.value = line_html(escape(str(error)), wrong=True)
         finally:
             self.busy = False
 

@@ -20,7 +20,9 @@ from ..train.config import Config, load_config
 from ..train.data import load_dataset
 
 # %% ../../nbs/explorer/10_example.ipynb #e75c4a1c
-_DATASET, _PRESET, _SEED, _COUNT = "voc2012", "demo+sharp", 1, 48  # seed of the images, which is not training's
+EXAMPLE_FILE = Path(ctm.__file__).parent / "explorer" / "example.safetensors"
+TRAINED = "voc2012", "demo+sharp"  # data set and preset of the model's fit
+_SEED, _COUNT = 1, 48  # of the images; the seed is not training's
 
 
 class Example(NamedTuple):
@@ -34,8 +36,7 @@ class Example(NamedTuple):
 
 def load_example() -> Example:
     "Model that comes with the package, and images for it, which are made once and kept."
-    file = Path(ctm.__file__).parent / "explorer" / "example.safetensors"
-    config = load_config(_DATASET, _PRESET)
-    root = make_synthetic(_DATASET, data_root() / "synthetic", _COUNT, _SEED)
-    heads = read_json(file.with_suffix(".json"))["open_heads"]
-    return Example(load_model(file), load_dataset(config, "val", root), config, heads)
+    config = load_config(*TRAINED)
+    root = make_synthetic(config.dataset, data_root() / "synthetic", _COUNT, _SEED)
+    heads = read_json(EXAMPLE_FILE.with_suffix(".json"))["open_heads"]
+    return Example(load_model(EXAMPLE_FILE), load_dataset(config, "val", root), config, heads)

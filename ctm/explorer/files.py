@@ -6,7 +6,6 @@
 __all__ = []
 
 # %% ../../nbs/explorer/09_files.ipynb #38065ab1
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,7 +24,9 @@ from ..data.transforms import resize_mask
 from .picture import Picture
 from .state import Explorer, Look
 from .views import thumbnail
+from .widgets import line_html
 from ..io.folders import without_suffix
+from ..io.safe import file_part
 from ..pseudomask import sample_maps
 
 # %% ../../nbs/explorer/09_files.ipynb #6261e4c2
@@ -37,8 +38,7 @@ def save_look(
     "Files of a pseudo-mask and of the shown class's map, in the picture's own shape."
     place = Path(folder).expanduser().resolve()
     place.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.-]+", "_", without_suffix(look.name)).lstrip(".") or "image"
-    shown = re.sub(r"[^\w.-]+", "_", explorer.data.classes[look.token])
+    name, shown = file_part(without_suffix(look.name)), file_part(explorer.data.classes[look.token])
     files = [place / f"{name}-mask.png", place / f"{name}-map-{shown}.tif"]
     h, w = look.pseudo_mask.shape
     top, bottom, left, right = (round(share * side) for share, side in zip(look.part, (h, h, w, w), strict=True))
@@ -168,9 +168,9 @@ class Adder(w.HBox):
             if content is not None:
                 files[0].write_bytes(content)
             self.add(files)
-            self.said.value = f'<div class="ctm-text" role="status">added: {escape(name)}</div>'
+            self.said.value = line_html(f"added: {escape(name)}")
         except (ValueError, OSError) as error:
-            self.said.value = f'<b class="ctm-error" role="alert">{escape(str(error))}</b>'
+            self.said.value = line_html(escape(str(error)), wrong=True)
 
     def _named(self, change: dict) -> None:
         "A file or folder was named."

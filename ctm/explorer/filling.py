@@ -17,7 +17,7 @@ from IPython.display import HTML
 from .panels import Panel, heads_picture, panels, still, summary
 from .picture import Picture, packed
 from .state import Explorer, Look
-from .widgets import bar_table, legend_html
+from .widgets import bar_table, legend_html, line_html
 from ..io.record import Masked
 from ..project.export import KINDS, export_masks
 
@@ -78,7 +78,7 @@ def fill(panel: w.VBox, look: Look) -> None:
             "; a model of rounds: the cells of its stem make the maps, attention is shown of the heads that you pick"
         )
     words = f"<b>{escape(summary(explorer, look))}</b><br>{painted}"
-    panel.text.value = f'<div class="ctm-text" role="status">{words}</div>'
+    panel.text.value = line_html(words)
 
 # %% ../../nbs/explorer/11_filling.ipynb #b1a07345
 _SAME = ("image", "token", "patch", "opacity")  # controls that both rows share
@@ -108,7 +108,7 @@ def fill_beside(panel: w.VBox, look: Look) -> None:
     for picture, one in zip(panel.others, shown, strict=True):
         _show(picture, one, other, panel.under[1] if other.part == look.part else packed(other.picture))
     words = f"beside it: {_differences(explorer, beside)}"
-    panel.told.value = f'<div class="ctm-text" role="status">{escape(words)}; {escape(summary(beside, other))}</div>'
+    panel.told.value = line_html(escape(f"{words}; {summary(beside, other)}"))
 
 # %% ../../nbs/explorer/11_filling.ipynb #7578b62e
 def still_html(explorer: Explorer, name: str) -> HTML:
@@ -132,7 +132,7 @@ def export_row(masked: Masked) -> w.HBox:
     button = w.Button(description="export", tooltip="masks of the whole folder, the most doubtful first")
     odd = [one["odd"] for one in masked.facts.values()]
     counts = f"{len(odd)} masks, the worst first: {odd.count('empty')} empty, {odd.count('one value')} of one value"
-    said = w.HTML(f'<div class="ctm-text">{counts}</div>')
+    said = w.HTML(line_html(counts))
 
     def write(_: object) -> None:
         "The button was pressed."
@@ -140,7 +140,7 @@ def export_row(masked: Masked) -> w.HBox:
             words = f"written: {export_masks(masked.place, kind.value)}"
         except (ValueError, OSError) as error:
             words = str(error)
-        said.value = f'<div class="ctm-text" role="status">{escape(words)}</div>'
+        said.value = line_html(escape(words))
 
     button.on_click(write)
     return w.HBox([kind, button, said], layout=w.Layout(flex_flow="row wrap"))

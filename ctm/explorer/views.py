@@ -62,8 +62,7 @@ def model_view(
     model: ClassTokenViT,  # model that will read it
 ) -> dict:  # name, image (K, H, W), truth (H, W) int64 or None, label (C,) or None, picture, part, size, synthetic
     "Sample of an image as a model sees it, and its picture."
-    while isinstance(data, Joined):
-        data, index = data.at(index)
+    data, index = _holder(data, index)
     sample = data[index]
     embed = model.patch_embed
     whole = sample["image"].shape[1:]
@@ -98,10 +97,13 @@ class Joined(Wrapped):
         self.more = more
         self.names = [*dataset.names, *more.names]
 
-    def at(self, index: int) -> tuple[ImageDataset, int]:
-        "Data set that holds an image, and its index there."
-        first = len(self.dataset.names)
-        return (self.dataset, index) if index < first else (self.more, index - first)
+
+def _holder(data: ImageDataset, index: int) -> tuple[ImageDataset, int]:
+    "Data set that holds an image itself, and its index there."
+    while isinstance(data, Joined):
+        first = len(data.dataset.names)
+        data, index = (data.dataset, index) if index < first else (data.more, index - first)
+    return data, index
 
 # %% ../../nbs/explorer/03_views.ipynb #787208fc
 def thumbnail(
@@ -110,6 +112,5 @@ def thumbnail(
     side: int,  # longest side in pixels
 ) -> np.ndarray:  # (h, w, 3) uint8
     "Small picture of a whole file."
-    while isinstance(data, Joined):
-        data, index = data.at(index)
+    data, index = _holder(data, index)
     return _picture(data.original(index)[0], (0, 1, 0, 1), data.rgb, side)

@@ -54,6 +54,15 @@ def legend_html(
     return f'<div class="ctm-legend ctm-text">{"".join(parts)}</div>'
 
 # %% ../../nbs/explorer/08_widgets.ipynb #a1460317
+def line_html(
+    html: str,  # words, escaped
+    wrong: bool = False,  # whether they say what went wrong
+) -> str:
+    "Line of text that is read out when it changes."
+    line = f'<b class="ctm-error">{html}</b>' if wrong else html
+    return f'<div class="ctm-text" role="{"alert" if wrong else "status"}">{line}</div>'
+
+
 TIPS = {  # name of a control -> what it does
     "image": "which image; `files` below shows them all",
     "token": "class whose map is shown",

@@ -210,7 +210,7 @@ def _pairs(plan: Plan, folder: Path, place: Path, names: Sequence[str]) -> Figur
         top.imshow(to_rgb(torch.from_numpy(normalized(image, data.mean, data.std)), data))
         mask = read_mask(place / mask_name(name))
         bottom.imshow(paint(resize_mask(mask, image.shape[1:]), data.mask_colors))
-        top.set_title(figure_text(name if len(name) < 25 else f"…{name[-23:]}"), fontsize=6)
+        top.set_title(figure_text(name, 24), fontsize=6)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
     legend(figure, data.mask_classes, data.mask_colors)

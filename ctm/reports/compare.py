@@ -128,6 +128,11 @@ def compare_sets(
     return found
 
 # %% ../../nbs/reports/05_compare.ipynb #06600828
+def _photo_changes(lists: Sequence[str], labels: str = "cls_labels") -> dict:
+    "What differs from the preset `photo` for lists of VOC 2012."
+    return dict(data=dict(resize=(448, 448), how="pad", labels=labels, lists=list(lists)))
+
+
 _OF_SHARP = {
     "sharp": ("paper", "the recipe sharp"),
     "second": ("pseudo", "stage two on masks of sharp, no labels given"),
@@ -144,12 +149,12 @@ def photo_rows(
     **how,  # options of `run_named`: again, kept
 ) -> list[Row]:  # in order
     "Rows of methods on photographs of VOC 2012, in their own sizes, run or read."
-    changes = dict(data=dict(resize=(448, 448), how="pad", labels=labels, lists=list(lists)))
+    how |= dict(root=root, changes=_photo_changes(lists, labels))
     rows = []
     for name in names:
         method, title = _OF_SHARP.get(name, (name, None))
         preset = "photo+sharp" if title else "photo"
-        ((_, found),) = compare_sets(["voc2012"], [method], preset, seeds, root=root, changes=changes, **how).items()
+        ((_, found),) = compare_sets(["voc2012"], [method], preset, seeds, **how).items()
         rows += [dataclasses.replace(row, name=title or row.name) for row in found]
     return rows
 
@@ -162,8 +167,8 @@ def photo_sweep(
     **how,  # options of `ctm.experiments.run.run_kept`: again, kept
 ) -> list[Row]:  # in order
     "Rows of settings of the paper's method on fewer photographs of VOC 2012, run or read."
-    data = dict(resize=(448, 448), how="pad", labels="cls_labels", lists=("train_mini", "tune"))
-    return rows_of(settings, "voc2012", "photo", seeds, changes=dict(data=data), root=root, **how)
+    changes = _photo_changes(("train_mini", "tune"))
+    return rows_of(settings, "voc2012", "photo", seeds, changes=changes, root=root, **how)
 
 # %% ../../nbs/reports/05_compare.ipynb #e7a2b208
 _BOUNDS = {
