@@ -166,7 +166,8 @@ class Explore(w.VBox):
         self.pictures, self.others = [Picture() for _ in range(5)], [Picture() for _ in range(3)]
         self.grid = Picture(numbered=True)
         self.text, self.prob, self.patch, self.legend, self.told, self.saved = (w.HTML() for _ in range(6))
-        self.thumbs, self.adder, self.folds = Thumbnails(explorer, self.turn), Adder(self.add), make_folds()
+        self.thumbs = Thumbnails(explorer, partial(setattr, self.controls["image"], "value"))
+        self.adder, self.folds = Adder(self.add), make_folds()
         self.keep = w.Button(description="keep this view", tooltip="for the saved notebook", disabled=True)
         self.reset = w.Button(description="reset", tooltip="everything as it was at the start")
         self.save = w.Button(description="save", tooltip="the mask, and the class's map, as files")
@@ -192,10 +193,6 @@ class Explore(w.VBox):
             self.text.value = line_html(escape(str(error)), wrong=True)
         finally:
             self.busy = False
-
-    def turn(self, image: int) -> None:
-        "Another image."
-        self.controls["image"].value = image
 
     def add(self, files: Sequence[str | Path] | str | Path) -> None:
         "Files, or those of a folder, after the images; the first of them is shown."
