@@ -1,4 +1,5 @@
-"""torch's linear layer beside `ctm.layers.linear`, in turn: `python -m benchmarks.linear` writes figures/linear.json.
+"""torch's linear layer beside the convolution of `ctm.layers.linear`: `python -m benchmarks.linear` writes
+figures/linear.json.
 
 Which of them is faster depends on the processor and on torch's build, so both are named with the numbers. The shapes
 are the products of a block: output projection, queries with keys and values, the MLP's two layers; of ViT-B/16 at 224
@@ -18,14 +19,14 @@ from torch.nn import functional as F
 
 from benchmarks.timing import in_turn, store
 from ctm.core import versions
-from ctm.layers.linear import product
+from ctm.layers.linear import convolved
 from ctm.runtime.progress import Progress
 
 MODELS = {  # width D, tokens of an image (patches, 20 classes, [REG]), images in a batch
     "ViT-B/16": (768, 196 + 20 + 1, (1, 2, 4)),
     "demo": (96, 64 + 20 + 1, (1, 2, 4, 32)),
 }
-SIDES = {"torch": F.linear, "ctm": product}
+SIDES = {"torch": F.linear, "ctm": convolved}  # "ctm": what a processor with AVX-512 computes
 
 
 def places() -> list[dict]:  # model, batch, tokens, features in and out
@@ -64,16 +65,16 @@ def _call(linear: Callable, task: str, x: Tensor, weight: Tensor, bias: Tensor) 
 
 
 def processor() -> str:
-    "Name of this machine's processor, by /proc/cpuinfo where there is one."
+    "Name of this machine's processor, by /proc/cpuinfo where there is one, and what torch computes with."
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return found[1] if found else "unknown"
+    return f"{found[1] if found else 'unknown'}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def measure_linear(
     shapes: list[dict] | None = None,  # what is measured; None: `places`
     repeats: int = 20,  # number of timed calls of each
-) -> list[dict]:  # shape, task, GFLOP/s of torch and of ctm (medians), ratio of their times, processor, versions
+) -> list[dict]:  # shape, task, GFLOP/s of torch and of ctm, ratio of their rates, processor, versions
     "Rates of both sides at each shape: the lines of figures/linear.json."
     about = dict(threads=torch.get_num_threads(), processor=processor(), versions=versions())
     lines = []

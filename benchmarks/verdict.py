@@ -3,8 +3,8 @@
 Folders of photographs, of endoscopy and of aerial images are made, of different size, classes and quality: wrong or
 missing labels, one epoch in place of all, a network from nothing in place of a pretrained one. Each is masked as a
 user's folder is, without its true masks; then the masks are scored, and what the verdict measured is kept beside the
-score. A run that is in figures/verdict.json already is not made again. FOLDER holds `voc2012_real`, `endotect` and
-`mbrsc_dubai`.
+score. A run that is in figures/verdict.json already is not made again. FOLDER holds `voc2012_real`, `endotect`,
+`mbrsc_dubai` and `coco`.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from scipy.stats import spearmanr
 import ctm
 from benchmarks.timing import store
 from ctm.core import IGNORE, repo_root, versions
+from ctm.datasets.coco2014 import CLASSES as COCO_CLASSES
+from ctm.datasets.coco2014 import Coco2014
 from ctm.datasets.voc2012 import CLASSES
 from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
@@ -33,6 +35,7 @@ from ctm.metrics import SegmentationScores
 from ctm.project.verdict import predicted_quality
 
 ANIMALS, OTHERS, ROOMS = ("cat", "cow", "dog"), ("bird", "horse", "train"), ("chair", "person", "sheep")
+STREET = ("bottle", "car", "person")
 TEN = ("aeroplane", "bird", "bus", "cat", "cow", "dog", "horse", "person", "sheep", "train")
 
 
@@ -45,9 +48,9 @@ CHANGES = {  # kind of a fit -> changes of the plan
 class Trial:
     "One run."
 
-    source: str  # "tune" or "val" of VOC 2012, "kvasir" or "dubai"
+    source: str  # "tune" or "val" of VOC 2012, "kvasir", "dubai" or "coco"
     images: int  # number of images
-    classes: tuple[str, ...] = ()  # classes of VOC 2012
+    classes: tuple[str, ...] = ()  # classes of VOC 2012 or of COCO
     wrong: float = 0.0  # share of labels that are replaced by another class
     missing: float = 0.0  # share of labels that are taken out
     how: str = "full"  # a kind of `CHANGES`; "scratch": a network from nothing
@@ -78,7 +81,7 @@ TRIALS = [  # those of `tune` choose the verdict's form; a failure among the oth
     Trial("val", 24, OTHERS, **ONE_EPOCH), Trial("tune", 24, ANIMALS, how="scratch"),
     Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
     Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
-    Trial("kvasir", 37, how="scratch"),
+    Trial("kvasir", 37, how="scratch"), Trial("coco", 40, STREET), Trial("coco", 24, STREET, wrong=0.2, **TEN_EPOCHS),
 ]  # fmt: skip
 Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
 
@@ -101,6 +104,20 @@ def _voc(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[S
         values = np.full(256, IGNORE, np.uint8)
         values[[0, *(i + 1 for i in wanted)]] = [0, *(1 + n for n in range(len(wanted)))]
         yield one, Image.open(root / "JPEGImages" / f"{one}.jpg"), values[mask], names
+
+
+def _coco(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+    "Photographs with at least one of the classes; objects of others do not count."
+    numbers = [COCO_CLASSES.index(name) for name in trial.classes]
+    values = np.full(256, IGNORE, np.uint8)
+    values[[0, *(i + 1 for i in numbers)]] = range(1 + len(numbers))
+    sets = [Coco2014(samples / "coco" / "coco2014_view", split) for split in ("train", "val")]
+    places = [(data, i) for data in sets for i in range(len(data)) if data.read_label(i)[numbers].any()]
+    for place in random.permutation(len(places))[: trial.images]:
+        data, index = places[place]
+        image, mask = data.read(index)
+        shown = {name for name, i in zip(trial.classes, numbers, strict=True) if data.read_label(index)[i]}
+        yield data.names[index], Image.fromarray(image.transpose(1, 2, 0)), values[mask], shown
 
 
 def _kvasir(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
@@ -160,7 +177,7 @@ def write_trial(
     place: Path,  # folder to be filled with images/ and labels.csv
 ) -> tuple[list[str], dict[str, np.ndarray]]:  # names of the masks' values; true masks by the image's name
     "Folder of images and a table, and the truth about it, which stays in memory."
-    makers = dict(tune=_voc, val=_voc, kvasir=_kvasir, dubai=_dubai)
+    makers = dict(tune=_voc, val=_voc, kvasir=_kvasir, dubai=_dubai, coco=_coco)
     random = np.random.default_rng(trial.seed)
     spoil = np.random.default_rng(trial.seed + 1)
     classes = sorted(trial.classes) or dict(kvasir=["polyp"], dubai=[*DUBAI])[trial.source]

@@ -16,10 +16,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from ..core import log
+from ..data.dataset import ImageDataset
 from ..layers.maps import Seen
 from ..layers.stem import Stem
 from ..train.config import Config
-from ..train.fit import stem_options
+from ..train.fit import features_for, stem_options
+from ..train.teachers import activation, pooled_means
 
 # %% ../../nbs/baselines/01_cam.ipynb #d05e9a76
 def build_resnet(
@@ -183,3 +185,54 @@ def stem_grad_cam(
         rows = item[classes == c]
         maps[rows, c] = (found / found.amax((1, 2), keepdim=True).clamp(min=1e-7))[rows]
     return logits.detach(), maps
+
+# %% ../../nbs/baselines/01_cam.ipynb #a301c7bb
+class LinearCAM(nn.Module):
+    "Frozen stem, mean of what its own classifier pools, linear classifier."
+
+    def __init__(
+        self,
+        config: Config,  # stem, img_size, patch_size, in_chans
+        num_classes: int,  # number C of classes
+    ):
+        super().__init__()
+        if not (config.stem and config.stem_frozen):
+            raise ValueError(f"stem={config.stem!r}: the linear classifier reads a frozen stem; pass stem=")
+        self.patch_embed = build_cam(config, num_classes).patch_embed
+        cell = torch.zeros(1, self.patch_embed.channels[-1], 1, 1)
+        self.linear = nn.Linear(self.patch_embed.head(cell).shape[1], num_classes)
+
+    def forward(
+        self,
+        image: Tensor | Seen,  # images (B, K, H, W), packed maps (B, F), or what the stem sees
+    ) -> Tensor:  # logits (B, C)
+        "Logits of the mean features."
+        deepest = self.patch_embed.seen(image).maps[-1]
+        everywhere = torch.ones_like(deepest[:, 0], dtype=torch.bool)
+        return self.linear(pooled_means(self.patch_embed, deepest, everywhere))
+
+# %% ../../nbs/baselines/01_cam.ipynb #f0086e01
+@torch.no_grad()
+def linear_cam_maps(
+    model: LinearCAM,  # fitted network
+    image: Tensor | Seen,  # images (B, K, H, W), or what the stem sees
+    present: Tensor | None = None,  # all classes get their map
+) -> tuple[Tensor, Tensor]:  # logits (B, C); maps (B, C, h, w) >= 0 on the grid of the stem's deepest layer
+    "Class activation maps of the linear classifier (Zhou et al. 2016, Equation 2)."
+    seen = model.patch_embed.seen(image)
+    features = model.patch_embed.head(seen.maps[-1]).float()
+    return model(seen), torch.einsum("cd,bdhw->bchw", model.linear.weight, features).relu()
+
+# %% ../../nbs/baselines/01_cam.ipynb #7b63c9df
+def fit_linear_cam(
+    config: Config,  # stem
+    train: ImageDataset,  # training images, of which labels are read
+    val: ImageDataset,  # validation images, whose features are kept
+) -> LinearCAM:  # in evaluation mode
+    "Linear classifier of a stem's mean features at the optimum of its training images."
+    model = LinearCAM(config, len(train.classes)).eval()
+    train, _ = features_for(model, config, train, val)
+    weight, bias = activation(model, train)
+    model.linear.weight.data.copy_(weight)
+    model.linear.bias.data.copy_(bias)
+    return model

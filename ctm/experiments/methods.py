@@ -14,7 +14,16 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..baselines.cam import build_cam, cam_maps, resnet_grad_cam, stem_cam_maps, stem_grad_cam
+from ctm.baselines.cam import (
+    LinearCAM,
+    build_cam,
+    cam_maps,
+    fit_linear_cam,
+    linear_cam_maps,
+    resnet_grad_cam,
+    stem_cam_maps,
+    stem_grad_cam,
+)
 from ..baselines.mctformer import build_mctformer, mctformer_loss, mctformer_maps, stem_mctformer_maps
 from ..baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
 from ..core import check_choice
@@ -141,12 +150,38 @@ METHODS = {
     )
 }
 
+# %% ../../nbs/experiments/02_methods.ipynb #257ea8d0
+def _linear_cam(
+    name: str,  # part of its results' file names
+    title: str,  # what is done beside class activation
+    **changes,  # fields of the configuration
+) -> Method:
+    "Class activation of a linear classifier on a frozen stem."
 
+    def fit_optimum(run: object, train: ImageDataset, val: ImageDataset, **options) -> nn.Module:
+        return fit_linear_cam(run.config, train, val)
+
+    title = f"CAM of a linear classifier at its optimum{title} (Zhou et al. 2016)"
+    one = _rival(name, title, linear_cam_maps, network="linear_cam", build=LinearCAM, fit=fit_optimum)
+    return dataclasses.replace(one, settings=lambda config: dataclasses.replace(_rival_config(config), **changes))
+
+
+LINEAR_CAMS = {
+    method.name: method
+    for method in (
+        _linear_cam("linear_cam", "", threshold="value:0.25"),
+        _linear_cam("linear_cam_views", ", three sizes", threshold="value:0.25", scales=(0.5, 1.0, 1.5), flip=True),
+        _linear_cam("linear_cam_walk", ", walked", threshold="value:0.35", affinity="stem"),
+    )
+}
+
+# %% ../../nbs/experiments/02_methods.ipynb #c619de20
 def method_of(
-    method: str | Method,  # name in `METHODS`, or a method of one's own
+    method: str | Method,  # name in `METHODS` or `LINEAR_CAMS`, or a method of one's own
 ) -> Method:
     "Method by its name; `ValueError` lists the names there are."
     if isinstance(method, Method):
         return method
-    check_choice("method", method, METHODS)
-    return METHODS[method]
+    known = METHODS | LINEAR_CAMS
+    check_choice("method", method, known)
+    return known[method]

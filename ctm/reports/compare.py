@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core import check_choice
 from ..data.subsets import WithMasks
-from ..experiments.methods import METHODS
+from ..experiments.methods import LINEAR_CAMS, METHODS
 from ..experiments.results import Result, keep
 from ..experiments.run import run_kept
 from .figures import data_name
@@ -33,7 +33,8 @@ from ..train.data import data_source, load_dataset
 # %% ../../nbs/reports/05_compare.ipynb #9f3d5c05
 WEAK = tuple(METHODS)  # trained on image-level labels alone
 STAGE_TWO = {"pseudo": "trained on pseudo-masks", "true": "trained on true masks"}
-TITLES = {name: method.title for name, method in METHODS.items()} | STAGE_TWO
+_STAGE_ONE = METHODS | LINEAR_CAMS
+TITLES = {name: method.title for name, method in _STAGE_ONE.items()} | STAGE_TWO
 TITLES["full"] = "full supervision (stage two on true masks)"
 
 # %% ../../nbs/reports/05_compare.ipynb #12acc651
@@ -58,7 +59,7 @@ def title_of(
     config: Config,  # configuration of the paper's method
 ) -> str:
     "Title of a method's runs with a configuration, which says whose maps are read."
-    return METHODS[name].title_for(config) if name in METHODS else TITLES[name]
+    return _STAGE_ONE[name].title_for(config) if name in _STAGE_ONE else TITLES[name]
 
 
 def run_named(
@@ -69,7 +70,7 @@ def run_named(
 ) -> Result:  # as it is kept
     "Result of a method, or of stage two, by its name; read where it is kept."
     check_choice("method", name, TITLES)
-    if name in METHODS:
+    if name in _STAGE_ONE:
         return run_kept(config, seed, method=name, **how)
     return run_second(config, seed, masks="pseudo" if name == "pseudo" else "true", **how)
 

@@ -137,7 +137,7 @@ def _taught(
 # %% ../../nbs/train/11_rounds.ipynb #1a86c31e
 def _teacher(model: ClassTokenViT, data: ImageDataset, cells: CellClassifier | None) -> Callable:
     "Reader of the maps that teach a round, and where they are cut."
-    weight = activation(model, data) if cells is None else None
+    weight = activation(model, data)[0] if cells is None else None
 
     def read(seen: Shown) -> tuple[Tensor, float | Tensor]:
         if cells is None:

@@ -93,7 +93,7 @@ _DECAY = 0.1  # price of the linear classifier's weights
 def _fit_linear(
     pooled: Tensor,  # means (N, D) of maps
     label: Tensor,  # labels (N, C)
-) -> Tensor:  # weights (C, D) on the maps
+) -> tuple[Tensor, Tensor]:  # weights (C, D) on the maps, and biases (C,)
     "Linear classifier of images by the means of their maps."
     std = pooled.std(0, correction=0) + 1e-4
     x = (pooled - pooled.mean(0)) / std
@@ -110,7 +110,20 @@ def _fit_linear(
         return loss
 
     optimizer.step(price)
-    return linear.weight.detach() / std
+    weight = linear.weight.detach() / std
+    return weight, linear.bias.detach() - weight @ pooled.mean(0)
+
+# %% ../../nbs/train/10_teachers.ipynb #d3cde5e5
+def pooled_means(
+    stem: Stem,  # frozen stem
+    deepest: Tensor,  # its deepest maps (B, channels, h, w)
+    inside: Tensor,  # cells (B, h, w) bool that count
+) -> Tensor:  # (B, D)
+    "Means of what the stem's own classifier pools, where the undilated network has cells."
+    apart = max(1, NATURAL // stem.stride)
+    pooled = stem.head(deepest[..., apart - 1 :: apart, apart - 1 :: apart]).float()  # kept maps are float16
+    inside = inside[:, None, apart - 1 :: apart, apart - 1 :: apart].to(pooled)
+    return (pooled * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
 
 # %% ../../nbs/train/10_teachers.ipynb #74b33938
 def _unit(maps: Tensor) -> Tensor:
@@ -129,16 +142,15 @@ def _stretched(
 
 
 @torch.no_grad()
-def activation(model: ClassTokenViT, data: ImageDataset) -> Tensor:
-    "Weights (C, D) of a linear classifier of images by the means of what the stem's own classifier pools."
-    apart = max(1, NATURAL // model.patch_embed.stride)
+def activation(
+    model: nn.Module,  # network on a frozen stem
+    data: ImageDataset,  # training images, or their kept maps
+) -> tuple[Tensor, Tensor]:  # weights (C, D) and biases (C,)
+    "Linear classifier of images by the means of what the stem's own classifier pools."
     pooled = []
     labels = []
     for seen in seen_images(model, data, "means"):
-        deep = seen.maps[-1][..., apart - 1 :: apart, apart - 1 :: apart]  # where the undilated network has cells
-        deep = model.patch_embed.head(deep).float()  # kept maps are float16
-        inside = seen.inside[:, None, apart - 1 :: apart, apart - 1 :: apart].to(deep)
-        pooled.append((deep * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1))
+        pooled.append(pooled_means(model.patch_embed, seen.maps[-1], seen.inside))
         labels.append(seen.label)
     with torch.enable_grad():
         return _fit_linear(torch.cat(pooled), torch.cat(labels).float())

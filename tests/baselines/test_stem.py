@@ -8,14 +8,26 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from ctm.baselines.cam import build_cam, build_resnet, grad_cam, stem_cam_maps, stem_grad_cam
+from ctm.baselines.cam import (
+    LinearCAM,
+    build_cam,
+    build_resnet,
+    fit_linear_cam,
+    grad_cam,
+    linear_cam_maps,
+    stem_cam_maps,
+    stem_grad_cam,
+)
 from ctm.baselines.mctformer import build_mctformer, mctformer_maps, stem_mctformer_maps
 from ctm.baselines.vit import build_vit, relevance_maps, rollout_maps, vit_grad_cam
-from ctm.experiments.methods import METHODS
+from ctm.experiments.methods import LINEAR_CAMS, METHODS
 from ctm.layers.maps import Seen
 from ctm.refine import walk_maps
+from ctm.synthetic.sets import make_synthetic
 from ctm.train.config import load_config
+from ctm.train.data import load_dataset
 from ctm.train.fit import build_model
+from ctm.train.teachers import activation
 
 CONFIG = load_config(
     "voc2012", stem="random:resnet10t", stem_layers="16,head", img_size=(64, 96), patch_size=16, embed_dim=16, depth=2,
@@ -145,3 +157,45 @@ def test_affinity_of_mctformer_is_the_pretrained_networks():
     torch.testing.assert_close(logits, model(image))
     torch.testing.assert_close(maps, walk_maps(plain, stem.likeness(stem.features(image), (4, 6))))
     assert METHODS["mctformer"].maps(model, CONFIG, None)(model, image, None)[1].equal(maps)
+
+
+def linear_cam(config=CONFIG):
+    "Linear classifier whose weights are drawn."
+    torch.manual_seed(0)
+    return LinearCAM(config, 4).eval()
+
+
+def test_the_linear_classifiers_logit_is_the_mean_of_its_positions():
+    model, image = linear_cam(), torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        features = model.patch_embed.head(model.patch_embed.seen(image).maps[-1])
+        positions = torch.einsum("cd,bdhw->bchw", model.linear.weight, features)
+        logits, maps = linear_cam_maps(model, image)
+    torch.testing.assert_close(logits, positions.mean((2, 3)) + model.linear.bias, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(maps, positions.relu())
+
+
+def test_the_linear_classifier_reads_kept_maps_and_several_sizes():
+    model, image = linear_cam(), torch.randn(2, 3, 64, 96)
+    rows = model.patch_embed.pack(model.patch_embed.features(image))
+    torch.testing.assert_close(linear_cam_maps(model, rows)[1], linear_cam_maps(model, image)[1], rtol=1e-3, atol=1e-3)
+    method = LINEAR_CAMS["linear_cam_views"]
+    logits, maps = method.maps(model, method.settings(CONFIG), None)(model, image, None)
+    turned = method.maps(model, method.settings(CONFIG), None)(model, image.flip(3), None)[1]
+    torch.testing.assert_close(maps, turned.flip(3), rtol=1e-3, atol=1e-4)
+    assert logits.shape == (2, 4)
+
+
+def test_the_linear_classifier_is_at_its_optimum(tmp_path):
+    train = load_dataset(CONFIG, "train", make_synthetic("voc2012", tmp_path, n=6))
+    model = fit_linear_cam(CONFIG, train, train)
+    weight, bias = activation(model, train)
+    assert weight.equal(model.linear.weight), "no seed, no step"
+    assert not model.training and model.linear.bias.isfinite().all()
+
+
+def test_the_linear_classifier_needs_a_frozen_stem():
+    with pytest.raises(ValueError, match="reads a frozen stem; pass stem="):
+        LinearCAM(load_config("voc2012"), 20)
+    with pytest.raises(ValueError, match="reads a frozen stem"):
+        LinearCAM(dataclasses.replace(CONFIG, stem_frozen=False), 20)
