@@ -30,12 +30,9 @@ from ..pseudomask import Candidates, candidate_maps, check_maps, cut_level, pain
 from ..train.config import MASK_FIELDS, Config
 
 # %% ../../nbs/explorer/05_state.ipynb #10ba44e9
-def _claimed(found: Candidates, token: int, threshold: str) -> Tensor | None:
-    "Pixels (H, W) bool that a class claims by its map, before others are merged with it; None: it is no candidate."
-    place = (found.order[0] == token) & found.known[0]
-    if not place.any():
-        return None
-    amap = found.maps[0, place][0]
+def _claimed(found: Candidates, token: int, threshold: str) -> Tensor:
+    "Pixels (H, W) bool that a class claims by its map, before others are merged with it."
+    amap = found.maps[0, found.order[0] == token][0]
     return amap >= cut_level(amap, threshold)
 
 
@@ -120,13 +117,14 @@ class _Steps(Controls):
         return prob, prob > 0.5 if given is None else given, maps, rows
 
     def _draw(self, way: tuple, refine: str, token: int | None = None) -> Candidates:
-        "Maps at the pixels, of the classes that may be painted or of one class alone."
+        "Maps at the pixels, of the classes that may be painted, and of one more that is looked at."
         prob, present, maps, _ = self._mapped(way)
         image = self._seen(*way[:3])[0]["image"][None]
+        shown = present.clone()
         if token is not None:
-            maps = maps[:, [token]]
-            prob = present = torch.ones(1, 1)
-        return candidate_maps(maps, prob, image.shape[2:], present, image if refine == "color" else None)
+            shown[0, token] = True
+        found = candidate_maps(maps, prob, image.shape[2:], shown, image if refine == "color" else None)
+        return found._replace(known=present.gather(1, found.order))
 
     def _picked(self) -> dict[int, Tensor]:
         "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."
@@ -197,18 +195,15 @@ class Explorer(_Steps):
         way = (self.image, self.scales, self.flip, self.gated, self.use_evidence, self.layers, self.heads, self.labels)
         prob, present, maps, rows = self._mapped(way)
         token = int(prob.argmax()) if self.token is None else self.token
-        found = self._drawn(way, self.refine)
+        found = self._drawn(way, self.refine, None if present[0, token] else token)
         mask = paint(found, self.threshold, self.merge, self.fill, self.data.background)[0]
-        claimed = _claimed(found, token, self.threshold)
-        if claimed is None:
-            claimed = _claimed(self._drawn(way, self.refine, token), 0, self.threshold)
         heads = rows.by_place(token, self.places, self.total)
         return Look(
             **sample,
             prob=prob[0],
             present=present[0],
             maps=maps[0],
-            binary=claimed,
+            binary=_claimed(found, token, self.threshold),
             pseudo_mask=mask,
             scores=_scores(mask, sample["truth"], len(self.data.mask_classes)),
             heads=heads,
