@@ -129,12 +129,15 @@ def _check_kind(out: Path, names: Sequence[str], kind: str, rename: Callable[[st
     taken: dict[str, str] = {}
     for name in names:
         new = rename(name)
-        if new in taken:
-            raise ValueError(f"{taken[new]} and {name} would both have the {kind} {new}: rename one")
+        alike = new.casefold()
+        if alike in taken:
+            known = taken[alike]
+            case = "" if rename(known) == new else " where the case of letters does not count"
+            raise ValueError(f"{known} and {name} would both have the {kind} {new}{case}: rename one")
         target = out / f"{kind}s" / new
         if os.path.realpath(target) in given:
             raise ValueError(f"{target}: was given, the {kind} of {name} would replace it; choose another out")
-        taken[new] = name
+        taken[alike] = name
 
 # %% ../../nbs/project/02_overview.ipynb #6cc31c8b
 def check_corrected(

@@ -186,3 +186,11 @@ def test_what_was_assumed_is_said_once(own, caplog):
     (own / "labels.csv").write_text((own / "labels.csv").read_text().replace("a;b", "a|b"))
     ctm.plan_folder(own / "images", own / "labels.csv", own / "out", **TINY_PLAN)
     assert sum("separates classes" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_names_that_differ_by_case_alone_would_share_a_mask(own):
+    Image.open(own / "images" / "p0.png").save(own / "images" / "P0.PNG", format="png")
+    table = own / "labels.csv"
+    table.write_text(table.read_text() + "\nP0.PNG,a")
+    with pytest.raises(ValueError, match="P0.PNG and p0.png would both have the mask p0.png where the case of letters"):
+        ctm.plan_folder(own / "images", table, own / "out", **TINY_PLAN)
