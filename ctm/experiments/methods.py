@@ -163,15 +163,16 @@ def _linear_cam(
 
     title = f"CAM of a linear classifier at its optimum{title} (Zhou et al. 2016)"
     one = _rival(name, title, linear_cam_maps, network="linear_cam", build=LinearCAM, fit=fit_optimum)
+    changes |= dict(merge="argmax")  # a pixel is of the class whose map is larger
     return dataclasses.replace(one, settings=lambda config: dataclasses.replace(_rival_config(config), **changes))
 
 
 LINEAR_CAMS = {
     method.name: method
     for method in (
-        _linear_cam("linear_cam", "", threshold="value:0.25"),
-        _linear_cam("linear_cam_views", ", three sizes", threshold="value:0.25", scales=(0.5, 1.0, 1.5), flip=True),
-        _linear_cam("linear_cam_walk", ", walked", threshold="value:0.35", affinity="stem"),
+        _linear_cam("linear_cam", "", threshold="value:0.2"),
+        _linear_cam("linear_cam_views", ", three sizes", threshold="value:0.2", scales=(0.5, 1.0, 1.5), flip=True),
+        _linear_cam("linear_cam_walk", ", walked", threshold="value:0.5", affinity="stem"),
     )
 }
 
