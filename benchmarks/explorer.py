@@ -1,6 +1,7 @@
 """Milliseconds from each control of the explorer to the last picture: `python -m benchmarks.explorer`.
 
-The model is the one that comes with the package, on one thread. The measurements go to figures/explorer.json.
+The model is the one that comes with the package, on one thread. The measurements go to figures/explorer.json; those of
+a folder that `ctm.mask_folder` filled (`python -m benchmarks.explorer FOLDER`) are printed.
 """
 
 import argparse
@@ -72,9 +73,15 @@ def _seconds(call: Callable) -> float:
 
 def main() -> None:
     "Measurement of all controls."
-    argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.split("\n")[0]).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.split("\n")[0])
+    parser.add_argument("folder", nargs="?", help="folder of results; without it the model of the package")
+    folder = parser.parse_args().folder
     torch.set_num_threads(1)
-    print(store("explorer", time_controls(explore())))
+    if folder is None:
+        print(store("explorer", time_controls(explore())))
+        return
+    for line in time_controls(explore(folder)):
+        print(f"{line['control']}: {line['median_ms']} ms, longest {line['longest_ms']}")
 
 
 if __name__ == "__main__":
