@@ -1,6 +1,5 @@
 "Fits on odd data, with numbers that no training should meet, and with what happens to the program meanwhile."
 
-import os
 import signal
 
 import numpy as np
@@ -118,7 +117,7 @@ class At(Callback):
 def test_who_interrupts_gets_an_interrupt(tmp_path):
     "Lightning would end the program, and a notebook's kernel with it, without a word."
     data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL | dict(batch_size=2))
-    stop = At(lambda: os.kill(os.getpid(), signal.SIGINT))
+    stop = At(lambda: signal.raise_signal(signal.SIGINT))  # in this thread, at once
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         fit(config, data, data, tmp_path / "cut", callbacks=[stop])
     straight, resumed = (fit(config, data, data, tmp_path / name) for name in ("straight", "cut"))
