@@ -175,14 +175,15 @@ def photo_sweep(
 _BOUNDS = {
     "constant": "best constant class",
     "random": "random true class per patch",
+    "box": "box in the middle, of the first given class",
     "untrained": "maps of the untrained model",
 }
 
 
 def bound_rows(
     rows: Sequence[Row],  # rows of `compare_sets`
-) -> list[Row]:  # best constant class, random true class, untrained model: those that were measured
-    "Lower bounds as rows; the first two use the true masks or labels (not in the paper)."
+) -> list[Row]:  # best constant class, random true class, box, untrained model: those that were measured
+    "Lower bounds as rows; the first three use the true masks or labels (not in the paper)."
     found = []
     for key, title in _BOUNDS.items():
         source = next((row for row in rows if row.results and all(key in r.extra for r in row.results)), None)
