@@ -82,6 +82,7 @@ TRIALS = [  # those of `tune` choose the verdict's form; a failure among the oth
     Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
     Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
     Trial("kvasir", 37, how="scratch"), Trial("coco", 40, STREET), Trial("coco", 24, STREET, wrong=0.2, **TEN_EPOCHS),
+    Trial("val", 500, TEN),
 ]  # fmt: skip
 Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
 
