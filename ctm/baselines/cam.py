@@ -232,7 +232,7 @@ def fit_linear_cam(
     "Linear classifier of a stem's mean features at the optimum of its training images."
     model = LinearCAM(config, len(train.classes)).eval()
     train, _ = features_for(model, config, train, val)
-    weight, bias = activation(model, train)
+    weight, bias = activation(model, train, margins=True)  # as it will be read
     model.linear.weight.data.copy_(weight)
     model.linear.bias.data.copy_(bias)
     return model

@@ -145,12 +145,14 @@ def _stretched(
 def activation(
     model: nn.Module,  # network on a frozen stem
     data: ImageDataset,  # training images, or their kept maps
+    *,
+    margins: bool = False,  # whether the margins around images count, as in views whose margins nobody knows
 ) -> tuple[Tensor, Tensor]:  # weights (C, D) and biases (C,)
     "Linear classifier of images by the means of what the stem's own classifier pools."
     pooled = []
     labels = []
     for seen in seen_images(model, data, "means"):
-        pooled.append(pooled_means(model.patch_embed, seen.maps[-1], seen.inside))
+        pooled.append(pooled_means(model.patch_embed, seen.maps[-1], seen.inside | margins))
         labels.append(seen.label)
     with torch.enable_grad():
         return _fit_linear(torch.cat(pooled), torch.cat(labels).float())

@@ -189,7 +189,7 @@ def test_the_linear_classifier_reads_kept_maps_and_several_sizes():
 def test_the_linear_classifier_is_at_its_optimum(tmp_path):
     train = load_dataset(CONFIG, "train", make_synthetic("voc2012", tmp_path, n=6))
     model = fit_linear_cam(CONFIG, train, train)
-    weight, bias = activation(model, train)
+    weight, bias = activation(model, train, margins=True)
     assert weight.equal(model.linear.weight), "no seed, no step"
     assert not model.training and model.linear.bias.isfinite().all()
 
