@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -237,11 +238,19 @@ def run_trial(
 def rank_correlation(
     lines: list[dict],  # lines of figures/verdict.json
     held_out: bool = False,  # whether runs that chose the constants are left out
+    background: bool = False,  # whether the background's IoU counts, which grows with images that show no class
 ) -> tuple[float, int]:  # Spearman's correlation in [-1, 1], and the number of runs
-    "Correlation of the verdict's number with the true mIoU."
+    "Correlation of the verdict's number with the mean IoU of the true classes."
     runs = [line for line in lines if "truth" in line and not (held_out and line["trial"]["source"] == "tune")]
-    pairs = [(predicted_quality(line["signals"]), line["truth"]["miou"]) for line in runs]
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic), len(runs)
+    found = [predicted_quality(line["signals"]) for line in runs]
+    true = [_mean_iou(line["truth"], background) for line in runs]
+    return float(spearmanr(found, true).statistic), len(runs)
+
+
+def _mean_iou(truth: dict, background: bool) -> float:
+    "Mean IoU of the values that are known, with or without the background."
+    known = {name: value for name, value in truth["iou"].items() if value is not None}
+    return float(np.mean([value for name, value in known.items() if background or name != "background"]))
 
 
 CURVE = (10, 30, 100, 300)  # images of each class
@@ -298,9 +307,10 @@ def main() -> None:
             if name not in {line["name"] for line in lines}:
                 lines.append(run())
                 store("verdict", lines)
-    for held_out in (False, True):
-        correlation, count = rank_correlation(lines, held_out)
-        print(f"rank correlation {correlation:.2f} over {count} runs{', held out' if held_out else ''}")
+    for held_out, background in product((False, True), repeat=2):
+        correlation, count = rank_correlation(lines, held_out, background)
+        about = f"{', held out' if held_out else ''}{', background counted' if background else ''}"
+        print(f"rank correlation {correlation:.2f} over {count} runs{about}")
 
 
 if __name__ == "__main__":
