@@ -100,7 +100,7 @@ def test_bounds_are_scored_on_the_same_pixels(root, model):
     truth = np.concatenate([reader.read(i)[1].ravel() for i in range(len(reader))])
     most = np.bincount(truth[truth != 255]).max() / (truth != 255).sum()
     assert found["constant"]["pixel_accuracy"] == pytest.approx(most)
-    assert set(found) == {"constant", "random", "given_labels", "untrained"}
+    assert set(found) == {"constant", "random", "box", "given_labels", "untrained"}
 
 
 @pytest.fixture(scope="module")
