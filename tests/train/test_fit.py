@@ -118,8 +118,10 @@ def test_who_interrupts_gets_an_interrupt(tmp_path):
     "Lightning would end the program, and a notebook's kernel with it, without a word."
     data, config = Made(flat(0, 1, 2, 0)), load_config(**SMALL | dict(batch_size=2))
     stop = At(lambda: signal.raise_signal(signal.SIGINT))  # in this thread, at once
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
     with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
         fit(config, data, data, tmp_path / "cut", callbacks=[stop])
+    signal.signal(signal.SIGINT, before)
     straight, resumed = (fit(config, data, data, tmp_path / name) for name in ("straight", "cut"))
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
 
