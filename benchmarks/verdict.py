@@ -83,7 +83,6 @@ TRIALS = [  # those of `tune` choose the verdict's form; a failure among the oth
     Trial("val", 200, TEN, wrong=0.2, **ONE_EPOCH),
     Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
     Trial("kvasir", 37, how="scratch"), Trial("coco", 40, STREET), Trial("coco", 24, STREET, wrong=0.2, **TEN_EPOCHS),
-    Trial("val", 500, TEN),
 ]  # fmt: skip
 Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
 
@@ -295,7 +294,7 @@ def run_curve(
 def main() -> None:
     "Runs that are not in the file yet."
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__.split("\n")[0])
-    parser.add_argument("--samples", type=Path, required=True, help="folder of voc2012_real, endotect, mbrsc_dubai")
+    parser.add_argument("--samples", type=Path, required=True, help="folder of the four sets")
     samples = parser.parse_args().samples
     file = repo_root() / "figures" / "verdict.json"
     lines = json.loads(file.read_text()) if file.exists() else []

@@ -187,7 +187,7 @@ def stem_grad_cam(
     return logits.detach(), maps
 
 # %% ../../nbs/baselines/01_cam.ipynb #a301c7bb
-class LinearCAM(nn.Module):
+class LinearCAM(_StemCAM):
     "Frozen stem, mean of what its own classifier pools, linear classifier."
 
     def __init__(
@@ -195,10 +195,9 @@ class LinearCAM(nn.Module):
         config: Config,  # stem, img_size, patch_size, in_chans
         num_classes: int,  # number C of classes
     ):
-        super().__init__()
         if not (config.stem and config.stem_frozen):
             raise ValueError(f"stem={config.stem!r}: the linear classifier reads a frozen stem; pass stem=")
-        self.patch_embed = build_cam(config, num_classes).patch_embed
+        super().__init__(config, num_classes)
         cell = torch.zeros(1, self.patch_embed.channels[-1], 1, 1)
         self.linear = nn.Linear(self.patch_embed.head(cell).shape[1], num_classes)
 
