@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
     command = [sys.executable, *launch, script, data, found[2]]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[max(done.stderr.find("Traceback"), 0) :][:3000]
     return found
 
 
