@@ -16,7 +16,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from numbers import Integral, Real
 from pathlib import Path
@@ -73,27 +73,20 @@ def locked(
     return True
 
 # %% ../nbs/method/01_core.ipynb #db79f435
-def _opened(where: dict, folder: bool) -> tuple[Path, int]:
-    "New temporary file or folder, and its descriptor."
-    if not folder:
-        handle, name = tempfile.mkstemp(**where)
-        return Path(name), handle
-    while True:
-        name = tempfile.mkdtemp(**where)
-        with suppress(FileNotFoundError):  # another process swept it meanwhile
-            return Path(name), os.open(name, os.O_RDONLY)
-
-
 def _new_partial(path: Path, folder: bool = False) -> tuple[Path, int]:
     "Locked temporary neighbour of a path, and the lock's descriptor."
     suffix = path.suffix if len(path.suffix) < 16 and not folder else ""
     where = dict(dir=path.parent, prefix=f".{path.stem[:40]}{PARTIAL}", suffix=suffix)
     while True:
-        partial, handle = _opened(where, folder)
-        locked(handle, wait=True)  # one that sweeps holds the lock until what it takes for a ruin is gone
-        if partial.exists():
-            return partial, handle
-        os.close(handle)
+        handle, name = (None, tempfile.mkdtemp(**where)) if folder else tempfile.mkstemp(**where)
+        try:
+            handle = os.open(name, os.O_RDONLY) if folder else handle
+            locked(handle, wait=True)  # one that sweeps holds the lock until what it takes for a ruin is gone
+            os.stat(name)
+            return Path(name), handle
+        except FileNotFoundError:  # swept before it was locked
+            if handle is not None:
+                os.close(handle)
 
 # %% ../nbs/method/01_core.ipynb #c489631c
 _SWEPT: set[Path] = set()

@@ -9,6 +9,7 @@ __all__ = ['cached']
 import errno
 import json
 import math
+import mmap
 import os
 import shutil
 import zlib
@@ -146,6 +147,15 @@ def _facts(place: Path) -> tuple[dict[str, int], list[str]]:  # bytes by file, a
         raise ValueError("cache.json does not say which files there are")
     return facts["bytes"], [str(reason) for reason in facts.get("skipped", [])]
 
+# %% ../../nbs/data/06_cache.ipynb #827c7bb0
+_LARGE = 1 << 30  # size in bytes from which the pages of an array are given back after each image
+
+
+def release(array: np.ndarray) -> None:
+    "Pages of a mapped file given back to the system, which keeps them as long as it has room."
+    if hasattr(mmap, "MADV_DONTNEED") and isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
+
 # %% ../../nbs/data/06_cache.ipynb #84b4abc3
 class _Cached(Wrapped):
     "Decoded data set: reads from memory-mapped arrays what the original reads from files."
@@ -187,7 +197,11 @@ class _Cached(Wrapped):
         self._open()
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(self.images[index]), np.array(self.masks[index])
+        found = np.array(self.images[index]), np.array(self.masks[index])
+        for array in (self.images, self.masks):
+            if array.nbytes > _LARGE:
+                release(array)
+        return found
 
     def read_label(self, index: int) -> np.ndarray:
         return np.array(self.labels[index])

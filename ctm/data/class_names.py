@@ -96,6 +96,9 @@ def _parts(where: str, text: str, names: _Names, notes: Counter) -> list[str]:
     raise BadFileError(f"{where}: unknown class {text!r}{hint}")
 
 # %% ../../nbs/data/11_class_names.ipynb #169aca74
+_ANSWERS = {"0", "1", "yes", "no", "true", "false"}  # words that say whether, not what
+
+
 def from_names(
     path: str | Path,  # name of the table, for messages
     rows: list[dict],  # rows, with the number of the line by ""
@@ -110,10 +113,38 @@ def from_names(
     found = tuple(classes or sorted({name for part in parts for name in part}))
     if not found:
         raise BadFileError(f"{path}: names no class at all; fill in the column {column!r}, or name another with label=")
+    if not classes and {name.casefold() for name in found} <= _ANSWERS:
+        raise BadFileError(
+            f"{path}: the column {column!r} holds only {', '.join(found)}; if that says whether a class is there, give "
+            f"the column the class's name; if these are the classes, list them with classes="
+        )
     labels = np.array([[int(name in part) for name in found] for part in parts], np.uint8)
     said = [f"{ascii(text)} is read as {name!r}" for text, name in list(names.read_as.items())[:3]]
     more = len(names.read_as) - len(said)
     return found, labels, [*said, *([f"{more} more spellings"] if more > 0 else []), *notes]
+
+# %% ../../nbs/data/11_class_names.ipynb #702b60a9
+def beside_names(
+    path: str | Path,  # name of the table, for messages
+    rows: list[dict],  # rows, with the number of the line by ""
+    columns: Sequence[str],  # columns beside that of names which have no meaning
+    classes: Sequence[str],  # names of the classes
+    labels: np.ndarray,  # labels (N, C) of the column of names
+) -> list[str]:  # what is said of them
+    "Columns that are not read; `BadFileError` where one names classes that the labels of its image lack."
+    numbers = {name_key(name): i for i, name in enumerate(classes)}
+    for column in columns:
+        filled = [(row, label) for row, label in zip(rows, labels, strict=True) if not is_missing(row[column])]
+        found = [numbers.get(name_key(row[column])) for row, _ in filled]
+        if None in found:
+            continue
+        for (row, label), number in zip(filled, found, strict=True):
+            if not label[number]:
+                raise BadFileError(
+                    f"{path}, line {row['']}: the column {column!r} names classes, too ({row[column]!r}); write all "
+                    "classes of an image into one cell, separated by ';', or name the column that counts with label="
+                )
+    return [f"not read: {', '.join(columns)}"] if columns else []
 
 # %% ../../nbs/data/11_class_names.ipynb #891f7bfa
 _YES = ("1", "true", "t", "yes", "y", "x", "✓", "✔", "wahr", "vrai", "ja", "oui")  # Excel writes its user's language
@@ -127,7 +158,7 @@ def _bit(path: str | Path, row: dict, column: str, notes: dict) -> int:
     if number not in (*_YES, *_NO):
         raise BadFileError(
             f"{path}, line {row['']}: column {column!r} holds {row[column]!r}, need 0 or 1; "
-            "if it is not a class, list the classes with classes="
+            "if it is not a class, list the classes with classes=, or name the column of labels with label="
         )
     value = int(number in _YES)
     if text not in ("0", "1"):

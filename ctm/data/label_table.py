@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core import BadFileError, check_range, log
-from .class_names import from_columns, from_names, is_missing
+from .class_names import beside_names, from_columns, from_names, is_missing
 from .dataset import warn_skipped
 from ..io.folders import files_by_spelling, find_file, without_suffix
 from ..io.tables import clean_name, name_key, read_rows
@@ -60,6 +60,18 @@ def _named_rows(rows: list[dict], columns: dict[str, str]) -> list[dict]:
     free = [name for name in rows[0] if name in roles or name not in columns]
     return [{roles.get(name, name): row[name] for name in free} for row in rows]
 
+# %% ../../nbs/data/04_label_table.ipynb #17de5902
+def _lost(where: str, asked: str, names: Sequence[str], bad: str) -> str:
+    "Message about a file that is not there; raised unless it is to be skipped."
+    near = [name for name in names if f"/{asked}".endswith(f"/{name}")]
+    if bad == "raise" and not near:
+        near = difflib.get_close_matches(asked, [*names, *map(without_suffix, names)], n=1)
+    hint = f"; did you mean {near[0]!r}? paths are those within the folder" if near else ""
+    message = f"{where} is not in the folder of images{hint}"
+    if bad == "raise":
+        raise BadFileError(message)
+    return message
+
 # %% ../../nbs/data/04_label_table.ipynb #22f126ef
 def _match_files(
     path: str | Path, rows: list[dict], names: Sequence[str], bad: str = "raise"
@@ -82,7 +94,9 @@ def _match_files(
             files.append(None)
             continue
         if found[0] in lines:
-            raise BadFileError(f"{where} was named in line {lines[found[0]]} already; keep one row per image")
+            raise BadFileError(
+                f"{where} was named in line {lines[found[0]]} already; keep one row per image, classes separated by ';'"
+            )
         if clean_name(asked) not in (clean_name(found[0]), clean_name(without_suffix(found[0]))):
             assumed.append(f"{ascii(asked)} is the file {found[0]!r}")
         lines[found[0]] = row[""]
@@ -90,16 +104,6 @@ def _match_files(
     warn_skipped(reasons, len(rows))
     more = [f"{len(assumed) - 1} more names differ by case or suffix"] if len(assumed) > 1 else []
     return files, assumed[:1] + more
-
-
-def _lost(where: str, asked: str, names: Sequence[str], bad: str) -> str:
-    "Message about a file that is not there; raised unless it is to be skipped."
-    near = difflib.get_close_matches(asked, [*names, *map(without_suffix, names)], n=1) if bad == "raise" else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    message = f"{where} is not in the folder of images{hint}"
-    if bad == "raise":
-        raise BadFileError(message)
-    return message
 
 # %% ../../nbs/data/04_label_table.ipynb #df4305a6
 @dataclass(frozen=True)
@@ -141,6 +145,8 @@ def label_table(
 ) -> LabelTable:  # checked
     "Labels of a user's images; `BadFileError` names the line and the remedy, one line says what was assumed."
     rows, notes = read_rows(path, [file or "file"], encoding)
+    if {*rows[0]} & {*names}:
+        raise BadFileError(f"{path}: begins with an image, not with a header; write one above it, such as file,label")
     columns = _role_columns(path, rows, dict(file=file, label=label), classes)
     rows = _named_rows(rows, columns)
     files, more = _match_files(path, rows, names, bad)
@@ -148,11 +154,13 @@ def label_table(
     rows = [row for row, found in zip(rows, files, strict=True) if found]
     if not rows:
         raise BadFileError(f"{path}: names no image that is there, as {names[0]!r}; is it the table of this folder?")
+    header = [name for name in rows[0] if name]
+    known = [*columns, *(_column(header, name) for name in other)]
     if "label" in columns:
         classes, labels, more = from_names(path, rows, "label", classes, likely)
+        beside = [] if label else [name for name in header if name not in known]
+        more += beside_names(path, rows, beside, classes, labels)
     else:
-        header = [name for name in rows[0] if name]
-        known = [*columns, *(_column(header, name) for name in other)]
         classes, labels, more = from_columns(path, rows, known, classes)
     notes += more
     if notes:
@@ -242,5 +250,6 @@ def split_rows(
     empty = [side for side in found if not found[side]]
     if empty:
         aim = "train" if empty[0] == "train" else "validate"
-        raise BadFileError(f"{path}: no image is left to {aim} on; split or group the images otherwise")
+        named = f"; the column 'split' has {', '.join(sorted({*sides}))}" if "split" in columns else ""
+        raise BadFileError(f"{path}: no image is left to {aim} on{named}; split or group the images otherwise")
     return found

@@ -127,6 +127,23 @@ def _named_columns(path: Path, header: list[str], rows: list[tuple[list[str], in
     filled = any(values[i].strip() for values, _ in rows for i in bare if i < len(values))
     return [i for i, name in enumerate(header) if name], ["a column without a name is left out"] if filled else []
 
+# %% ../../nbs/io/05_tables.ipynb #704556c8
+def _row(path: Path, header: list[str], places: list[int], values: list[str], line: int, separator: str) -> dict:
+    "Values of a line by the names of their columns."
+    extra = values[len(header) :]
+    if len(values) < len(header) or any(value.strip() for value in extra):
+        inner = "|" if separator == ";" else ";"
+        if len(header) == 1:
+            raise BadFileError(
+                f"{path}, line {line}: {len(values)} values below a header of one; delete lines above the header, "
+                "such as a title"
+            )
+        raise BadFileError(
+            f"{path}, line {line}: {len(values)} values for {len(header)} columns; separate the labels "
+            f"of one image by {inner!r}, and quote values that hold {separator!r}"
+        )
+    return {header[i]: values[i].strip() for i in places} | {"": str(line)}
+
 # %% ../../nbs/io/05_tables.ipynb #07b27be5
 def read_rows(
     path: str | Path,  # file of a table
@@ -151,15 +168,3 @@ def read_rows(
     if not rows:
         raise BadFileError(f"{path}: has no rows; it needs a header and a line per image")
     return rows, notes + more
-
-
-def _row(path: Path, header: list[str], places: list[int], values: list[str], line: int, separator: str) -> dict:
-    "Values of a line by the names of their columns."
-    extra = values[len(header) :]
-    if len(values) < len(header) or any(value.strip() for value in extra):
-        inner = "|" if separator == ";" else ";"
-        raise BadFileError(
-            f"{path}, line {line}: {len(values)} values for {len(header)} columns; separate the labels "
-            f"of one image by {inner!r}, and quote values that hold {separator!r}"
-        )
-    return {header[i]: values[i].strip() for i in places} | {"": str(line)}

@@ -8,7 +8,6 @@ __all__ = ['keep_features']
 # %% ../../nbs/train/09_features.ipynb #9d8ae034
 import hashlib
 import json
-import mmap
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..core import BadFileError, log, write_whole
-from ..data.cache import checksum, claim_array, remove
+from ..data.cache import checksum, claim_array, release, remove
 from ..data.dataset import ImageDataset, evenly
 from ..data.identity import identify
 from ..data.subsets import Wrapped
@@ -134,12 +133,6 @@ def _sums(place: Path) -> list[int]:
     return sums
 
 
-def _release(array: np.ndarray) -> None:
-    "Pages of a mapped file given back to the system, which keeps them as long as it has room."
-    if hasattr(mmap, "MADV_DONTNEED") and isinstance(array.base, mmap.mmap):
-        array.base.madvise(mmap.MADV_DONTNEED)
-
-
 def _check_rows(array: np.ndarray, sums: list[int], shape: tuple[int, ...], rows: Iterable[int], place: Path) -> None:
     "Refusal of an array of another shape, and of maps that are not those that were written."
     if array.shape != shape or array.dtype != np.float16 or len(sums) > len(array):
@@ -182,7 +175,7 @@ def _make_features(stem: Stem, dataset: ImageDataset, place: Path, views: int) -
             bar.update(len(rows))
             if len(sums) % _NOTED == 0 or len(sums) == len(dataset):
                 array.flush()
-                _release(array)
+                release(array)
                 write_whole(place / _NOTE, json.dumps(dict(sums=sums)))
     stem.to(device)
 
@@ -215,7 +208,7 @@ class _Kept(Wrapped):
     def __getitem__(self, index: int) -> dict:  # image (views, F) float16, mask (H, W) uint8, name, label (C,)
         "Sample whose image are its kept maps."
         features = torch.from_numpy(np.array(self.features[index]))
-        _release(self.features)
+        release(self.features)
         mask = torch.from_numpy(np.ascontiguousarray(self.read(index)[1]))
         given = None
         if self.share is None:

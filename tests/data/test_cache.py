@@ -1,7 +1,12 @@
 "The cache: arrays on disk alone, and pickles in it are thrown away."
 
+import re
 import resource
+from pathlib import Path
 
+import pytest
+
+from ctm.data import cache
 from ctm.data.cache import cached
 from ctm.datasets import kvasir_seg
 from ctm.io.images import image_size
@@ -37,3 +42,14 @@ def test_a_pickle_in_the_cache_is_thrown_away(tmp_path):
         (place / f"{part}.npy").write_bytes((tmp_path / "evil.npy").read_bytes()[:size].ljust(size, b"\0"))
         again = cached(data, tmp_path / "cache")
         assert len(again) == len(data) and not mark.exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says which pages are in memory")
+def test_pages_of_large_arrays_are_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_LARGE", 1 << 20)
+    data = kvasir_seg.load(make_synthetic("kvasir_seg", tmp_path, 8), "train", (512, 512), 512, 0.1)
+    data = cache.cached(data, tmp_path / "cache")
+    for index in range(len(data)):
+        data.read(index)
+    resident = re.search(r"/images\.npy\n(?:.*\n)*?Rss: *(\d+) kB", Path("/proc/self/smaps").read_text())
+    assert int(resident[1]) * 1024 < data.images.nbytes / 4

@@ -190,3 +190,40 @@ def test_spaces_within_a_name_do_not_make_a_second_class(tmp_path, caplog):
     path = written(tmp_path / "labels.csv", "file,label\n" + rows)
     assert label_table(path, FILES).classes == ("dense forest",) and len(caplog.records) == 1
     assert label_table(path, FILES, classes=["water", "dense\xa0forest"]).labels[:, 1].sum() == 5
+
+
+REFUSED = {  # text below or in place of the header `file,label` -> what is said
+    "file,label,label2\nd/0.png,mass,nodule\nd/1.png,nodule,\n": "line 2: the column 'label2' names classes, too ('nod",
+    "file,label\nd/0.png,1\nd/1.png,0\n": "the column 'label' holds only 0, 1; if that says whether a class is there",
+    "d/0.png,mass\nd/1.png,nodule\n": "begins with an image, not with a header; write one above it",
+    "Our labels\nfile,label\nd/0.png,mass\n": "line 2: 2 values below a header of one; delete lines above the header",
+    "file,label\nd/0.png,mass\nd/0.png,nodule\n": "line 2 already; keep one row per image, classes separated by",
+    "file,label\nC:\\mine\\d\\0.png,mass\n": "did you mean 'd/0.png'? paths are those within the folder",
+    "file,first,second\nd/0.png,mass,nodule\n": "line 2: column 'first' holds 'mass', need 0 or 1",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
+def test_what_would_lose_labels_is_refused_with_a_remedy(tmp_path, text):
+    file = tmp_path / "labels.csv"
+    file.write_text(text)
+    with pytest.raises(BadFileError) as error:
+        label_table(file, FILES)
+    assert REFUSED[text] in str(error.value)
+
+
+def test_columns_that_are_not_read_are_said(tmp_path, caplog):
+    file = tmp_path / "labels.csv"
+    file.write_text("file,label,age,split\nd/0.png,mass,61,train\nd/1.png,nodule,,val\n")
+    assert label_table(file, FILES).classes == ("mass", "nodule")
+    assert caplog.messages == [f"{file}: not read: age"]
+    caplog.clear()
+    file.write_text("file,label,second\nd/0.png,mass,nodule\nd/1.png,nodule,\n")
+    assert label_table(file, FILES, label="label").labels.tolist() == [[1, 0], [0, 1]]
+
+
+def test_splits_without_images_are_named(tmp_path):
+    file = tmp_path / "labels.csv"
+    file.write_text("file,label,split\nd/0.png,mass,train\nd/1.png,nodule,test\n")
+    with pytest.raises(BadFileError, match="no image is left to validate on; the column 'split' has test, train; "):
+        split_rows(label_table(file, FILES))
