@@ -31,8 +31,10 @@ def _pixels(files: Sequence[Path], as_rgb: bool, bad: str) -> Iterator[np.ndarra
             errors.append(error)
             continue
         pixels = image.reshape(len(image), -1) if valid is None else image[:, valid]
-        if pixels.shape[1]:
-            yield pixels.astype(np.float64)
+        if not pixels.shape[1]:
+            log.warning("%s: no pixel holds data", file)
+            continue
+        yield pixels.astype(np.float64)
     if len(errors) == len(files):
         raise errors[0]
 

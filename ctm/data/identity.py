@@ -90,3 +90,24 @@ def differences(
     if options and not found:
         found.append(f"other options ({', '.join(options)})")
     return found
+
+# %% ../../nbs/data/12_identity.ipynb #ba1b5b72
+def repeated(
+    train: dict,  # facts of `identify` of the training images
+    val: dict,  # those of the validation images
+) -> list[str]:  # a sentence for each kind of copies
+    "Sentences about pictures that are there under several names, with different labels or on both sides."
+    copies = {}  # content -> name, label and side of each copy
+    for side, facts in enumerate((train, val)):
+        for name, (content, label) in facts["images"].items():
+            copies.setdefault(content, []).append((name, label, side))
+    said = []
+    for part, end in (
+        (1, "have different labels"),
+        (2, "are trained on and validated on, which makes scores too good"),
+    ):
+        pairs = [(one[0], next((o for o in one if o[part] != one[0][part]), None)) for one in copies.values()]
+        pairs = [(first[0], other[0]) for first, other in pairs if other]
+        if pairs:
+            said.append(f"{_some(pairs[0])} are the same picture and {end} ({len(pairs)} such)")
+    return said

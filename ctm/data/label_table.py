@@ -18,7 +18,7 @@ import numpy as np
 from ..core import BadFileError, check_range, log
 from .class_names import beside_names, from_columns, from_names, is_missing
 from .dataset import warn_skipped
-from ..io.folders import files_by_spelling, find_file, without_suffix
+from ..io.folders import UNREAD, files_by_spelling, find_file, without_suffix
 from ..io.tables import clean_name, name_key, read_rows
 
 # %% ../../nbs/data/04_label_table.ipynb #54c4d15f
@@ -67,6 +67,8 @@ def _lost(where: str, asked: str, names: Sequence[str], bad: str) -> str:
     if bad == "raise" and not near:
         near = difflib.get_close_matches(asked, [*names, *map(without_suffix, names)], n=1)
     hint = f"; did you mean {near[0]!r}? paths are those within the folder" if near else ""
+    if not near and Path(asked).suffix.lower() in UNREAD:
+        hint = "; pictures of such kinds are not read, convert them to PNG, JPEG or TIFF"
     message = f"{where} is not in the folder of images{hint}"
     if bad == "raise":
         raise BadFileError(message)

@@ -17,29 +17,37 @@ from .images import SUFFIXES, band_count
 from .safe import inside
 from .tables import clean_name, name_key
 
+# %% ../../nbs/io/04_folders.ipynb #96637ff7
+UNREAD = {".heic", ".heif", ".avif", ".jxl", ".gif", ".jp2", ".dng", ".cr2", ".nef", ".arw", ".psd", ".dcm", ".nii"}
+_CONVERT = "convert them to PNG, JPEG or TIFF"
+
 # %% ../../nbs/io/04_folders.ipynb #bb400a23
 def find_images(
     folder: Path,  # folder, searched with its subfolders
-    quiet: bool = False,  # whether links were spoken of before
+    quiet: bool = False,  # whether what is left out was spoken of before
 ) -> list[str]:  # paths within it, sorted; hidden files and folders are left out
-    "Images of a folder; one line says which links lead to other folders, or nowhere."
+    "Images of a folder; links that lead to other folders, or nowhere, and pictures of other kinds are spoken of."
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: there is no such folder of images")
-    names = []
-    links = []
+    names, links, unread = [], [], []
     for place, inner, files in os.walk(folder):
         inner[:] = [name for name in inner if not name.startswith(".")]
         links += [path for path in (Path(place, name) for name in inner) if path.is_symlink()]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
             if path.suffix.lower() in SUFFIXES:
                 (names if path.is_file() else links).append(path)
-    hint = ""
+            elif path.suffix.lower() in UNREAD:
+                unread.append(path)
+    hints = []
     if links:
         hint = f"{min(links)}: is a link to a folder, or leads nowhere, and is not followed ({len(links)} such links)"
-        hint += "; put the files themselves there"
+        hints.append(f"{hint}; put the files themselves there")
+    if unread:
+        hints.append(f"{min(unread)}: pictures of such kinds are not read ({len(unread)} such files); {_CONVERT}")
+    for hint in hints:
         log.log(logging.DEBUG if quiet else logging.WARNING, "%s", hint)
     if not names:
-        raise DatasetNotFoundError(f"{folder}: holds no image ({', '.join(SUFFIXES)}){hint and '; ' + hint}")
+        raise DatasetNotFoundError("; ".join([f"{folder}: holds no image ({', '.join(SUFFIXES)})", *hints]))
     return sorted(path.relative_to(folder).as_posix() for path in names)
 
 # %% ../../nbs/io/04_folders.ipynb #b9f40099

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import warn_skipped
-from ..data.identity import identify, identity_key
+from ..data.identity import identify, identity_key, repeated
 from ..data.mask_values import masks_against_labels
 from ..io.images import band_count
 from ..predict.dataset import predict_batches, score_masks
@@ -132,6 +132,8 @@ def train_folder(
 ) -> tuple[Masker, pd.DataFrame]:  # predictor for raw pixels; scores in [0, 1], NaN without masks
     "Trained model of a plan, kept for `load_masker`, and scores of the masks that it writes for validation images."
     facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
+    for sentence in repeated(**facts):
+        log.warning("%s: %s", plan.images, sentence)
     folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(*facts.values())[:8]}"
     model = fit(plan.config, plan.train, plan.val, folder, seed, facts=facts, **fit_options)
     data = plan.train

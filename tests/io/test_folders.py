@@ -104,3 +104,13 @@ def test_masks_that_are_gone(place):
     (masks / "0.png").unlink()
     with pytest.raises(BadFileError, match="no image is left that has its mask"):
         Folder(place / "images", place / "masks.csv", masks, CLASSES, bad="skip")
+
+
+def test_pictures_of_other_kinds_are_spoken_of(tmp_path, caplog):
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(DatasetNotFoundError, match="holds no image .*a.heic: pictures of such kinds are not read"):
+        find_images(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    caplog.clear()
+    assert find_images(tmp_path) == ["b.png"]
+    assert "a.heic: pictures of such kinds are not read (1 such files); convert them to PNG" in caplog.messages[0]

@@ -86,3 +86,12 @@ def test_projects_without_a_folder_of_their_own_do_not_meet(tmp_path):
     from ctm.project.overview import default_out
 
     assert default_out(tmp_path / "a" / "images") != default_out(tmp_path / "b" / "images")
+
+
+def test_the_same_picture_with_two_labels_is_said(own, caplog):
+    shutil.copy(own / "images" / "p3.png", own / "images" / "p10.png")  # p3.png has the class a
+    with open(own / "labels.csv", "a") as table:
+        table.write("\np10.png,b")
+    train(own)
+    said = [line for line in caplog.messages if "the same picture" in line]
+    assert any("p3.png" in line and "p10.png" in line and "have different labels (1 such)" in line for line in said)
