@@ -33,6 +33,7 @@ from ctm.datasets.voc2012 import CLASSES
 from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
 from ctm.metrics import SegmentationScores
+from ctm.project.overview import Plan
 from ctm.project.verdict import predicted_quality
 
 ANIMALS, OTHERS, ROOMS = ("cat", "cow", "dog"), ("bird", "horse", "train"), ("chair", "person", "sheep")
@@ -256,36 +257,45 @@ CURVE = (10, 30, 100, 300)  # images of each class
 SCORED = 60  # photographs of `tune`, not trained on
 
 
+def curve_plan(
+    samples: Path,  # folder of real images
+    place: Path,  # folder to be filled
+    count: int,  # number of training images of each class
+    seed: int = 0,  # seed of the images' choice
+    scored: int = SCORED,  # number of validation photographs
+) -> Plan:
+    "Plan of a fit on photographs of three animals, validated on others."
+    root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
+    labels = json.loads((root / "labels.json").read_text())
+    lists = {n: (root / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train_here", "tune")}
+    numbers = [CLASSES.index(name) for name in ANIMALS]
+    random = np.random.default_rng(seed)
+    alone = {n: [one for one in ids if len({*labels[one]} & {*numbers}) == 1] for n, ids in lists.items()}
+    train = [one for one in alone["train_here"] if one not in {*lists["tune"]}]
+    train = [train[i] for i in random.permutation(len(train))]
+    chosen = [one for n in numbers for one in [one for one in train if n in labels[one]][:count]]
+    rows = [(one, "train") for one in chosen] + [(one, "val") for one in alone["tune"][:scored]]
+    (place / "images").mkdir()
+    for one, _ in rows:
+        (place / "images" / f"{one}.jpg").symlink_to((root / "JPEGImages" / f"{one}.jpg").resolve())
+    names = [";".join(CLASSES[n] for n in numbers if n in labels[one]) for one, _ in rows]
+    with open(place / "labels.csv", "w", newline="") as file:
+        table = [(f"{one}.jpg", name, side) for (one, side), name in zip(rows, names, strict=True)]
+        csv.writer(file).writerows([("file", "label", "split"), *table])
+    values = {name: n + 1 for name, n in zip(ANIMALS, numbers, strict=True)} | dict(background=0)
+    values["ignore"] = [IGNORE, *(n + 1 for n in range(len(CLASSES)) if n not in numbers)]
+    truth = dict(masks=root / "SegmentationClass", mask_values=values, background=True)
+    return ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **truth)
+
+
 def run_curve(
     samples: Path,  # folder of real images
     count: int,  # number of training images of each class
 ) -> dict:  # line of figures/verdict.json
     "Quality of masks, by given labels, of photographs that a fit has not seen."
     start = time.time()
-    root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
-    labels = json.loads((root / "labels.json").read_text())
-    lists = {n: (root / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train_here", "tune")}
-    numbers = [CLASSES.index(name) for name in ANIMALS]
-    random = np.random.default_rng(0)
-    alone = {n: [one for one in ids if len({*labels[one]} & {*numbers}) == 1] for n, ids in lists.items()}
-    train = [one for one in alone["train_here"] if one not in {*lists["tune"]}]
-    train = [train[i] for i in random.permutation(len(train))]
-    chosen = [one for n in numbers for one in [one for one in train if n in labels[one]][:count]]
-    rows = [(one, "train") for one in chosen] + [(one, "val") for one in alone["tune"][:SCORED]]
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "images").mkdir()
-        for one, _ in rows:
-            (place / "images" / f"{one}.jpg").symlink_to((root / "JPEGImages" / f"{one}.jpg").resolve())
-        names = [";".join(CLASSES[n] for n in numbers if n in labels[one]) for one, _ in rows]
-        with open(place / "labels.csv", "w", newline="") as file:
-            table = [(f"{one}.jpg", name, side) for (one, side), name in zip(rows, names, strict=True)]
-            csv.writer(file).writerows([("file", "label", "split"), *table])
-        values = {name: n + 1 for name, n in zip(ANIMALS, numbers, strict=True)} | dict(background=0)
-        values["ignore"] = [IGNORE, *(n + 1 for n in range(len(CLASSES)) if n not in numbers)]
-        where = (place / "images", place / "labels.csv", place / "out")
-        truth = dict(masks=root / "SegmentationClass", mask_values=values, background=True)
-        plan = ctm.plan_folder(*where, **truth)
+        plan = curve_plan(samples, Path(folder), count)
         scores = ctm.train_folder(plan)[1].loc["labels given"]
     line = dict(name=f"curve, {count} images a class", images_a_class=count, miou=float(scores["miou"]))
     return line | dict(config=plan.config.stored(), seconds=round(time.time() - start), versions=versions())

@@ -128,16 +128,32 @@ def compare_sets(
         found[title] = _compare(names, config, seeds, paper=paper_values(dataset), root=root, **how)
     return found
 
-# %% ../../nbs/reports/05_compare.ipynb #06600828
-def _photo_changes(lists: Sequence[str], labels: str = "cls_labels") -> dict:
-    "What differs from the preset `photo` for lists of VOC 2012."
-    return dict(data=dict(resize=(448, 448), how="pad", labels=labels, lists=list(lists)))
-
-
+# %% ../../nbs/reports/05_compare.ipynb #bd9263d4
 _OF_SHARP = {
     "sharp": ("paper", "the recipe sharp"),
     "second": ("pseudo", "stage two on masks of sharp, no labels given"),
 }
+
+
+def stem_rows(
+    dataset: str,  # name in `ctm.train.config.DATASETS`
+    names: Sequence[str],  # keys of `TITLES`; "sharp"; "second": stage two on its masks
+    seeds: Sequence[int],  # seeds, each with each method
+    **how,  # options of `compare_sets`: root, changes, again, kept
+) -> list[Row]:  # in order
+    "Rows of methods on the frozen network of the preset `photo`, run or read."
+    rows = []
+    for name in names:
+        method, title = _OF_SHARP.get(name, (name, None))
+        preset = "photo+sharp" if title else "photo"
+        ((_, found),) = compare_sets([dataset], [method], preset, seeds, **how).items()
+        rows += [dataclasses.replace(row, name=title or row.name) for row in found]
+    return rows
+
+# %% ../../nbs/reports/05_compare.ipynb #06600828
+def _photo_changes(lists: Sequence[str], labels: str = "cls_labels") -> dict:
+    "What differs from the preset `photo` for lists of VOC 2012."
+    return dict(data=dict(resize=(448, 448), how="pad", labels=labels, lists=list(lists)))
 
 
 def photo_rows(
@@ -150,14 +166,7 @@ def photo_rows(
     **how,  # options of `run_named`: again, kept
 ) -> list[Row]:  # in order
     "Rows of methods on photographs of VOC 2012, in their own sizes, run or read."
-    how |= dict(root=root, changes=_photo_changes(lists, labels))
-    rows = []
-    for name in names:
-        method, title = _OF_SHARP.get(name, (name, None))
-        preset = "photo+sharp" if title else "photo"
-        ((_, found),) = compare_sets(["voc2012"], [method], preset, seeds, **how).items()
-        rows += [dataclasses.replace(row, name=title or row.name) for row in found]
-    return rows
+    return stem_rows("voc2012", names, seeds, root=root, changes=_photo_changes(lists, labels), **how)
 
 # %% ../../nbs/reports/05_compare.ipynb #dd08ddf8
 def photo_sweep(

@@ -6,13 +6,14 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import ctm
-from benchmarks import cost, data, explorer, growth, linear, speed, timing
+from benchmarks import cost, data, explorer, growth, linear, narrow, speed, timing
 from benchmarks.naive import naive_fill, naive_forward, naive_loss, naive_maps, naive_masking, naive_pseudo_mask
 from ctm.reports.speed import CASES, LAYOUTS, TASKS, stored_lines
 from ctm.train.fit import build_model
@@ -234,3 +235,19 @@ def test_the_library_does_without_benchmarks():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
             assert not any((name or "").split(".")[0] == "benchmarks" for name in names), path
+
+
+def test_cells_are_scored_by_area_too(monkeypatch):
+    "Two classes and none, in a view of two rows, whose last column is margin: half of the object is found."
+    label, inside = torch.ones(1, 2), torch.tensor([[[1, 1, 0], [1, 1, 0]]], dtype=torch.bool)
+    masks = np.array([[[1, 1, 1], [0, 2, 255]]], np.uint8)
+    data = SimpleNamespace(classes=("cat", "dog"), background=0, read=lambda index: (None, masks[index]))
+    for name, value in dict(
+        seen_images=lambda *_: [SimpleNamespace(label=label, inside=inside)],
+        as_kept=lambda model, data: data,
+        at_middles=lambda masks, stem: masks,
+    ).items():
+        monkeypatch.setattr(narrow, name, value)
+    found = torch.tensor([[[0, 2, 0], [2, 1, 1]]])
+    scores = narrow.scores_at_cells(SimpleNamespace(patch_embed=None), data, {"x": lambda seen: found})
+    assert scores == {"x": dict(miou=pytest.approx((1 / 2 + 1 + 1 / 2) / 3), area=2 / 3)}
