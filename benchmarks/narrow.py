@@ -7,10 +7,9 @@ maps that are cut lower. FOLDER holds `voc2012_real`; figures/narrow.json keeps 
 """
 
 import argparse
-import json
-import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import ctm
-from benchmarks.timing import store
+from benchmarks.timing import store_missing
 from benchmarks.verdict import curve_plan
-from ctm.core import IGNORE, repo_root, versions
+from ctm.core import IGNORE, versions
 from ctm.data.dataset import ImageDataset
 from ctm.layers.cells import competing_maps
 from ctm.metrics import SegmentationScores
@@ -55,6 +54,10 @@ def scores_at_cells(
             found[kind][1] += int(((cells < none) & (truth != IGNORE)).sum())
             found[kind][2] += int((truth < none).sum())
     return {kind: dict(miou=s.compute()["miou"].item(), area=area / true) for kind, (s, area, true) in found.items()}
+
+
+def _name(count: int, seed: int) -> str:
+    return f"{count} images a class, seed {seed}"
 
 
 def measure(
@@ -97,7 +100,8 @@ def measure(
         rounds.fit_cells(model.cells, drawn, rounds._EPOCHS[0], generator)
         with torch.no_grad():
             found |= scores_at_cells(model, plan.val, {f"round 1, cut at {LOWER}": by_cells})
-    return dict(count=count, seed=seed, scores=found, config=plan.config.stored(), versions=versions())
+    line = dict(name=_name(count, seed), count=count, seed=seed, scores=found)
+    return line | dict(config=plan.config.stored(), versions=versions())
 
 
 def main() -> None:
@@ -105,14 +109,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.narrow", description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=Path, required=True, help="folder of `voc2012_real`")
     samples = parser.parse_args().samples
-    file = repo_root() / "figures" / "narrow.json"
-    lines = json.loads(file.read_text()) if file.exists() else []
-    with tempfile.TemporaryDirectory() as kept:
-        os.environ.setdefault("CTM_RUNS", kept)
-        for seed, count in product(SEEDS, COUNTS):
-            if (count, seed) not in {(line["count"], line["seed"]) for line in lines}:
-                lines.append(measure(samples, count, seed))
-                store("narrow", lines)
+    fits = list(product(SEEDS, COUNTS))
+    lines = store_missing(
+        "narrow", {_name(count, seed): partial(measure, samples, count, seed) for seed, count in fits}
+    )
     for count, kind in product(COUNTS, lines[0]["scores"]):
         runs = [line["scores"][kind] for line in lines if line["count"] == count]
         miou, area = (np.mean([run[name] for run in runs]) for name in ("miou", "area"))

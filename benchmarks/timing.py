@@ -1,7 +1,9 @@
 """Tools of every benchmark: calls timed in turn, memory of a process, and the file that keeps the measurements."""
 
 import json
+import os
 import re
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,22 @@ def store(
     path = repo_root() / "figures" / f"{name}.json"
     write_whole(path, json.dumps(lines, indent=1))
     return path
+
+
+def store_missing(
+    name: str,  # name of the file in figures/, without suffix
+    runs: dict[str, Callable[[], dict]],  # name of a line -> call that measures it; the line has that name
+) -> list[dict]:  # all lines of the file
+    "Measurements that the file does not have yet, stored one by one; kept features serve all of them."
+    file = repo_root() / "figures" / f"{name}.json"
+    lines = json.loads(file.read_text()) if file.exists() else []
+    with tempfile.TemporaryDirectory() as kept:
+        os.environ.setdefault("CTM_RUNS", kept)
+        for line, run in runs.items():
+            if line not in {known["name"] for known in lines}:
+                lines.append(run())
+                store(name, lines)
+    return lines
 
 
 def in_turn(

@@ -10,7 +10,6 @@ score. A run that is in figures/verdict.json already is not made again. FOLDER h
 import argparse
 import csv
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +24,8 @@ from PIL import Image
 from scipy.stats import spearmanr
 
 import ctm
-from benchmarks.timing import store
-from ctm.core import IGNORE, repo_root, versions
+from benchmarks.timing import store_missing
+from ctm.core import IGNORE, versions
 from ctm.datasets.coco2014 import CLASSES as COCO_CLASSES
 from ctm.datasets.coco2014 import Coco2014
 from ctm.datasets.voc2012 import CLASSES
@@ -306,16 +305,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=Path, required=True, help="folder of the four sets")
     samples = parser.parse_args().samples
-    file = repo_root() / "figures" / "verdict.json"
-    lines = json.loads(file.read_text()) if file.exists() else []
-    with tempfile.TemporaryDirectory() as kept:
-        os.environ.setdefault("CTM_RUNS", kept)  # kept features serve all runs
-        runs = {trial.name: partial(run_trial, samples, trial) for trial in TRIALS}
-        runs |= {f"curve, {count} images a class": partial(run_curve, samples, count) for count in CURVE}
-        for name, run in runs.items():
-            if name not in {line["name"] for line in lines}:
-                lines.append(run())
-                store("verdict", lines)
+    runs = {trial.name: partial(run_trial, samples, trial) for trial in TRIALS}
+    runs |= {f"curve, {count} images a class": partial(run_curve, samples, count) for count in CURVE}
+    lines = store_missing("verdict", runs)
     for held_out, background in product((False, True), repeat=2):
         correlation, count = rank_correlation(lines, held_out, background)
         about = f"{', held out' if held_out else ''}{', background counted' if background else ''}"
