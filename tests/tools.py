@@ -35,6 +35,14 @@ def write_labelled(place, pictures):
     return place / "images", place / "labels.csv", place / "out"
 
 
+def link_elsewhere(file):
+    "Make a file a link to what it was, in a folder beside its own: many who collect pictures link them."
+    there = file.parent.parent / "elsewhere" / file.name
+    there.parent.mkdir(exist_ok=True)
+    file.rename(there)
+    file.symlink_to(there)
+
+
 def in_file(data, name, read):
     "What a reader makes of some bytes."
     with tempfile.TemporaryDirectory() as place:

@@ -201,16 +201,18 @@ def shows_objects(
     labels: np.ndarray,  # labels (N, C) of the table's images
     where: str | Path,  # the table, for the message
 ) -> bool:
-    "Whether at most one class is in at least half of the images: objects, with a background. One line says so."
-    alone = float((labels.sum(1) <= 1).mean())
-    if alone >= 0.5:
+    "Whether images show objects before a background: one class at most in half of them, or few classes of many."
+    alone, shown, among = float((labels.sum(1) <= 1).mean()), float(labels.sum(1).mean()), labels.shape[1]
+    objects = alone >= 0.5 or shown <= min(4, among / 8)
+    if objects:
         words = "so they are taken for objects, and what is around them for background; "
         words += "pass background=False if the classes fill the images"
     else:
         words = "so they are taken for scenes that their classes fill; "
         words += "pass background=True if pixels may be of none of the classes, as around objects"
-    log.warning(f"%s: %.0f%% of the images have one class at most, {words}", where, 100 * alone)
-    return alone >= 0.5
+    facts = f"{alone:.0%} of the images have one class at most, and an image shows {shown:.1f} of {among} on average"
+    log.warning("%s: %s, %s", where, facts, words)
+    return objects
 
 # %% ../../nbs/datasets/07_folder.ipynb #41d37efb
 READER = Folder

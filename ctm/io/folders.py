@@ -100,7 +100,7 @@ def find_masks(
         raise DatasetNotFoundError(
             f"{folder}: no mask has the name of an image, as {names[0]}; {remedy}, or give no masks"
         )
-    return [name and inside(folder, name) for name in found]
+    return [name and inside(folder, name, links=listed is not None) for name in found]
 
 
 def _masks_by_name(folder: Path, names: Sequence[str]) -> list[str | None]:

@@ -110,7 +110,7 @@ def _parsed(record: dict, place: Path) -> Masked:
     places = [Path(record["images"]), Path(os.path.normpath(place / record["beside"]))]
     images = next((one for one in places if one.is_dir()), places[0])
     for name, one in facts.items():
-        inside(images, name)
+        inside(images, name, links=False)  # a link in a folder of images is its owner's
         known = one["label"] is None or {*one["label"]} <= {*names}
         if not known or one["odd"] not in ("empty", "one value", "") or not 0 <= one["confidence"] <= 1:
             raise ValueError(f"its entry of {name!r:.60} is odd")

@@ -78,8 +78,8 @@ def plan_folder(
 
     Without a preset, photographs of three colours get "photo+sharp", a pretrained network, if its weights are there,
     and all else "demo+sharp", a small network from nothing. Where there are no masks and `background` is not given, it
-    is True if at most one class is in at least half of the table's images: they show objects with something around
-    them. Else every pixel has a class.
+    is True where images show objects with something around them: at most one class is in at least half of the table's
+    images, or an image shows few of many classes (four and an eighth of them, at most). Else every pixel has a class.
     """
     images = absolute(images)
     root = images.parent

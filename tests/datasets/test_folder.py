@@ -94,3 +94,27 @@ def test_hostile_folder_of_ones_own(tmp_path):
     warnings.simplefilter("ignore")
     describe_samples(samples, data, class_table(samples, data), 3).savefig(tmp_path / "a.png")
     plt.close("all")
+
+
+def table(images, classes, shown, alone=0):
+    "Labels of images that show so many classes each, but for those with one."
+    labels = np.zeros((images, classes))
+    labels[:, :shown] = 1
+    labels[:alone, 1:] = 0
+    return labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "objects"),
+    [
+        (table(10, 3, 2, alone=5), True),  # half with one class at most
+        (table(10, 3, 2, alone=4), False),
+        (table(10, 16, 2), True),  # an eighth of the classes
+        (table(10, 15, 2), False),
+        (table(10, 80, 4), True),  # COCO has 2.9 of 80 on average
+        (table(10, 150, 5), False),  # ADE20K has more than four, and things fill the image
+        (table(10, 8, 2), False),  # land cover
+    ],
+)
+def test_a_table_of_objects(labels, objects):
+    assert folder.shows_objects(labels, "labels.csv") == objects

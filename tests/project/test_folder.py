@@ -14,7 +14,7 @@ from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.metrics import SegmentationScores
 from ctm.project.folder import own_or_example
-from tests.tools import ROOT, TINY_PLAN, write_labelled
+from tests.tools import link_elsewhere, ROOT, TINY_PLAN, write_labelled
 
 
 def noise(seed, size=(24, 40)):
@@ -43,6 +43,7 @@ def trained(tmp_path_factory):
     "Folder, its plan, and a model of it."
     place = tmp_path_factory.mktemp("own")
     where = write_folder(place)
+    link_elsewhere(place / "masks" / "p7.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTM_RUNS", str(place / "runs"))
         options = dict(masks=place / "masks", mask_values=dict(a=0, b=1), how="pad", **TINY_PLAN)
