@@ -14,7 +14,7 @@ from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.metrics import SegmentationScores
 from ctm.project.folder import own_or_example
-from tests.tools import link_elsewhere, ROOT, TINY_PLAN, write_labelled
+from tests.tools import ROOT, TINY_PLAN, link_elsewhere, write_labelled
 
 
 def noise(seed, size=(24, 40)):

@@ -16,7 +16,7 @@ from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
 from ctm.project.export import KINDS
 from ctm.segmentation.network import load_segmentation_config
-from tests.tools import link_elsewhere, JSON, TINY_PLAN, TYPED, write_labelled
+from tests.tools import JSON, TINY_PLAN, TYPED, link_elsewhere, write_labelled
 
 NETWORK = dict(depth=3, options=dict(decoder_channels=16), epochs=1, batch_size=4)
 SQUARES = {"a": (0, 60, 200), "b": (200, 60, 0)}
