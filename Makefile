@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml
 	  { echo "ctm needs Python 3.10 or newer and $(PYTHON) is not: try make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { echo "$(PYTHON) -m venv failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }
-	$(if $(LOCK),$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements-ci.txt)
-	$(BIN)/python -m pip install --disable-pip-version-check $(if $(LOCK),--no-deps --no-build-isolation) -e '.[dev]'
+	$(if $(LOCK),$(BIN)/python -m pip install --disable-pip-version-check --no-compile --require-hashes -r requirements-ci.txt)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-compile $(if $(LOCK),--no-deps --no-build-isolation) -e '.[dev]'
 	@touch $@
 
 # papermill would read the notebook from stdin where that is a pipe

@@ -18,11 +18,12 @@ import numpy as np
 from ..core import BadFileError, check_range, log
 from .class_names import beside_names, from_columns, from_names, is_missing
 from .dataset import warn_skipped
-from ..io.folders import UNREAD, files_by_spelling, find_file, without_suffix
+from ..io.folders import UNREAD, column_of_files, files_by_spelling, find_file, paths_within, without_suffix
 from ..io.tables import clean_name, name_key, read_rows
 
 # %% ../../nbs/data/04_label_table.ipynb #54c4d15f
 _ROLES = ("file", "label", "split", "group", "mask")  # columns that are not classes
+_NAMES = {"label": (("label", "labels"), ("class", "classes", "category", "categories", "tag", "tags"))}
 _BITS = {"", "0", "1"}
 
 
@@ -42,16 +43,40 @@ def _role_columns(
     found = {}
     for role in _ROLES:
         asked = named.get(role)
-        names = [asked] if asked else ["label", "labels"] if role == "label" else [role]
-        columns = [column for column in (_column(header, name) for name in names) if column]
-        if len(columns) > 1:
-            raise BadFileError(f"{path}: has the columns {columns[0]!r} and {columns[1]!r}; name one with label=")
-        if not columns and (asked or role == "file"):
-            raise BadFileError(f"{path}: has no column {names[0]!r}; its columns are {header}; name one with {role}=")
-        is_class = columns and not asked and columns[0] not in names and {row[columns[0]] for row in rows} <= _BITS
-        if columns and not is_class and (asked or columns[0] not in (classes or ())):
-            found[role] = columns[0]
+        for names in [[asked]] if asked else _NAMES.get(role, [[role]]):
+            columns = [column for column in (_column(header, name) for name in names) if column]
+            if len(columns) > 1:
+                raise BadFileError(f"{path}: has the columns {columns[0]!r} and {columns[1]!r}; name one with label=")
+            is_class = columns and not asked and columns[0] not in names and {row[columns[0]] for row in rows} <= _BITS
+            if columns and not is_class and (asked or columns[0] not in (classes or ())):
+                found[role] = columns[0]
+                break
+        if asked and role not in found:
+            raise BadFileError(f"{path}: has no column {asked!r}; {_among(header)}; name one with {role}=")
     return found
+
+
+def _among(header: Sequence[str], most: int = 12) -> str:
+    "Columns that there are, for a message."
+    more = f" and {len(header) - most} more" if len(header) > most else ""
+    return f"its columns are {', '.join(map(repr, header[:most]))}{more}"
+
+
+def _with_files(
+    path: str | Path, rows: list[dict], columns: dict[str, str], names: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:  # the columns with that of the files, and what was assumed
+    "Column of each role; where none is called `file`, that of the files is found by its cells."
+    if "file" in columns:
+        return columns, []
+    free = [{name: row[name] for name in row if name not in columns.values()} for row in rows[:100]]
+    found = column_of_files(free, names)
+    if not found:
+        header = [name for name in rows[0] if name]
+        raise BadFileError(
+            f"{path}: no column names images, as {names[0]!r}; {_among(header)}; name one with file=, or give the "
+            "table of this folder"
+        )
+    return columns | dict(file=found), [f"the column {found!r} names the images"]
 
 
 def _named_rows(rows: list[dict], columns: dict[str, str]) -> list[dict]:
@@ -85,8 +110,8 @@ def _match_files(
     files = []
     reasons = []
     assumed = []
-    for row in rows:
-        asked = row["file"].replace("\\", "/").removeprefix("./")
+    inner, outer = paths_within([row["file"] for row in rows], spelled)
+    for row, asked in zip(rows, inner, strict=True):
         found = [asked] if asked in known else find_file(asked, spelled)
         where = f"{path}, line {row['']}: {asked!r}"
         if len(found) > 1:
@@ -105,7 +130,7 @@ def _match_files(
         files.append(found[0])
     warn_skipped(reasons, len(rows))
     more = [f"{len(assumed) - 1} more names differ by case or suffix"] if len(assumed) > 1 else []
-    return files, assumed[:1] + more
+    return files, ([f"{outer + '/'!r} before every path is left out"] if outer else []) + assumed[:1] + more
 
 # %% ../../nbs/data/04_label_table.ipynb #df4305a6
 @dataclass(frozen=True)
@@ -139,17 +164,22 @@ def label_table(
     classes: Sequence[str] | None = None,  # classes in this order; None: all of the table, sorted or as its columns
     other: Sequence[str] = (),  # columns that are not classes
     *,
-    file: str | None = None,  # column of files; None: `file`
-    label: str | None = None,  # column of names of classes; None: `label` or `labels`, else a column per class
+    file: str | None = None,  # column of files; None: `file`, or the one whose cells name files
+    label: str
+    | None = None,  # column of names of classes; None: `label`, `class`, `tags`, ...; else a column per class
     likely: Sequence[str] = (),  # names that are classes if they occur
     encoding: str | None = None,  # name of the file's encoding; None: as its bytes look
     bad: str = "raise",  # what to do with a row whose file is missing: "raise", or "skip" it
 ) -> LabelTable:  # checked
     "Labels of a user's images; `BadFileError` names the line and the remedy, one line says what was assumed."
+    if isinstance(classes, str):
+        raise ValueError(f"classes={classes!r} is one text; give a list of names, as ['cat', 'dog']")
     rows, notes = read_rows(path, [file or "file"], encoding)
     if {*rows[0]} & {*names}:
         raise BadFileError(f"{path}: begins with an image, not with a header; write one above it, such as file,label")
     columns = _role_columns(path, rows, dict(file=file, label=label), classes)
+    columns, more = _with_files(path, rows, columns, names)
+    notes += more
     rows = _named_rows(rows, columns)
     files, more = _match_files(path, rows, names, bad)
     notes += more

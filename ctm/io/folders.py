@@ -85,6 +85,36 @@ def find_file(
     loose = [place for text in (short, asked) for place in both.get(name_key(text).casefold(), [])]
     return exact.get(clean_name(asked), []) or sorted(alone) or list(dict.fromkeys(loose))
 
+# %% ../../nbs/io/04_folders.ipynb #7dc3c2ca
+def paths_within(
+    cells: Sequence[str],  # paths that a table gives
+    spelled: list[dict[str, list[str]]],  # names of the files, from `files_by_spelling`
+) -> tuple[list[str], str]:  # paths, and the folders before all of them that were left out
+    "Paths as they are within the folder: without what all begin with, where no file is found by the whole."
+    parts = [cell.replace("\\", "/").removeprefix("./").split("/") for cell in cells]
+    common = os.path.commonprefix([folders for *folders, _ in parts])
+    for cut in range(len(common) + 1):
+        inner = ["/".join(one[cut:]) for one in parts]
+        if any(find_file(one, spelled) for one in inner):
+            return inner, "/".join(common[:cut])
+    return ["/".join(one) for one in parts], ""
+
+
+def column_of_files(
+    rows: Sequence[dict[str, str]],  # rows of a table
+    names: Sequence[str],  # paths of the files within their folder
+) -> str | None:  # None: there is none
+    "Column whose cells name files: of the first hundred rows most, else with their suffixes, else the first."
+    spelled, suffixes = files_by_spelling(names), {Path(name).suffix for name in names}
+    best, most = None, (0.0, 0.0)
+    for column in filter(None, rows[0]):
+        cells, _ = paths_within([row[column] for row in rows[:100]], spelled)
+        named = [cell for cell in cells if find_file(cell, spelled)]
+        found = len(named) / len(cells), sum(Path(cell).suffix in suffixes for cell in named) / len(cells)
+        if found > most:
+            best, most = column, found
+    return best
+
 # %% ../../nbs/io/04_folders.ipynb #ce1c0144
 def find_masks(
     folder: Path,  # folder of masks

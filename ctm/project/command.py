@@ -6,7 +6,8 @@
 __all__ = []
 
 # %% ../../nbs/project/10_command.ipynb #cce79340
-from collections.abc import Iterator
+import ast
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +25,20 @@ def _refusals() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+def _named(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, object]:
+    "Values of `NAME=VALUE`, as Python reads them, else as text."
+    found = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{text!r} is not NAME=VALUE, such as file=image")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _LABELS = click.option(
     "--labels", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -35,13 +50,19 @@ _BACKGROUND = click.option(
     "decides, and says so.",
 )  # fmt: skip
 _SKIP = click.option("--skip-bad", is_flag=True, help="Leave out images that are missing or cannot be read.")
+_MORE = click.option(
+    "-o", "--option", "more", multiple=True, metavar="NAME=VALUE", callback=_named,
+    help="Any other option of ctm.plan_folder that a message names, as -o file=picture or -o how=pad; once for each.",
+)  # fmt: skip
 
 
-def _plan(images: Path, labels: Path, out: Path | None, background: bool | None, skip_bad: bool, **options) -> object:
+def _plan(
+    images: Path, labels: Path, out: Path | None, background: bool | None, skip_bad: bool, more: dict, **options
+) -> object:
     "Plan of a folder and a table."
     from ctm.project.overview import default_out
 
-    options |= dict(background=background, bad="skip" if skip_bad else None)
+    options |= dict(background=background, bad="skip" if skip_bad else None) | more
     given = {name: value for name, value in options.items() if value is not None}
     return ctm.plan_folder(images, labels, out or default_out(images), **given)
 
@@ -57,7 +78,8 @@ def main() -> None:
 @_LABELS
 @_BACKGROUND
 @_SKIP
-def check(images: Path, labels: Path, background: bool | None, skip_bad: bool) -> None:
+@_MORE
+def check(images: Path, labels: Path, background: bool | None, skip_bad: bool, more: dict) -> None:
     """Say what a table of labels promises, before any fit.
 
     IMAGES is a folder of PNG, JPEG or GeoTIFF images. Every image is read, every label understood; what cannot work is
@@ -66,7 +88,7 @@ def check(images: Path, labels: Path, background: bool | None, skip_bad: bool) -
     from ctm.project.verdict import verdict_before
 
     with _refusals():
-        click.echo(verdict_before(_plan(images, labels, None, background, skip_bad)))
+        click.echo(verdict_before(_plan(images, labels, None, background, skip_bad, more)))
 
 # %% ../../nbs/project/10_command.ipynb #1fe3ee37
 @main.command()
@@ -80,6 +102,7 @@ def check(images: Path, labels: Path, background: bool | None, skip_bad: bool) -
 @click.option("--seed", default=0, show_default=True, help="Seed of weights and order.")
 @click.option("--refine", is_flag=True, help="Train a segmentation network on the masks, and write its masks, too.")
 @_SKIP
+@_MORE
 def mask(
     images: Path,
     labels: Path,
@@ -88,6 +111,7 @@ def mask(
     seed: int,
     refine: bool,
     skip_bad: bool,
+    more: dict,
     **how,
 ) -> None:
     """Train on a folder of images and a table, and write a mask for every image.
@@ -96,7 +120,7 @@ def mask(
     used. `ctm apply OUT` masks other images.
     """
     with _refusals():
-        plan = _plan(images, labels, out, background, skip_bad, **how)
+        plan = _plan(images, labels, out, background, skip_bad, more, **how)
         masker, _ = ctm.train_folder(plan, seed)
         pixels = ctm.mask_folder(plan, masker, refine_with_network=refine)
         click.echo(pixels.attrs["verdict"])

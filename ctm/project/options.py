@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import absolute, log
+from ..core import absolute, check_choice, log
 from ..datasets.folder import READER, load, read_values, shows_objects
 from ..layers.maps import weights_root
 from ..train.config import Config, load_config
@@ -46,8 +46,10 @@ _OWN = ("root", "split", "options", "images", "labels", "masks", "mask_values") 
 
 
 def reader_options(changes: dict) -> dict:
-    "Options of the reader among the arguments of `plan_folder`; they are taken out."
+    "Options of the reader among the arguments of `plan_folder`; they are taken out, and the others are fields."
     names = {name for reader in (load, READER) for name in inspect.signature(reader).parameters} - {*_OWN}
+    for name in changes:
+        check_choice("option", name, sorted(names | {field.name for field in dataclasses.fields(Config)}))
     return {name: changes.pop(name) for name in [*changes] if name in names}
 
 

@@ -133,6 +133,46 @@ def test_columns_of_other_names(tmp_path):
         label_table(path, FILES, file="picture")
 
 
+NAMED = {  # what people call the column of files, and what they write into it
+    "image,class\nd/0.png,mass\nd/1.png,nodule\n": "the column 'image' names the images",
+    "Unnamed: 0,filename,Category\n0,d/0.png,mass\n1,d/1.png,nodule\n": "the column 'filename' names the images",
+    "image_id,age,label\nd/0,1,mass\nd/1,0,nodule\n": "the column 'image_id' names the images; not read: age",
+    "id,path,tags\nd/0,d/0.png,mass\nd/1,d/1.png,nodule\n": "the column 'path' names the images; not read: id",
+    "file,label\nset/d/0.png,mass\nset/d/1.png,nodule\n": "'set/' before every path is left out",
+    "name,label\nC:\\me\\d\\0.png,mass\nC:\\me\\d\\1.png,nodule\n": "'C:/me/' before every path is left out",
+    "image,mask,label\nd/0.png,d/0.png,mass\nd/1.png,d/1.png,nodule\n": "the column 'image' names the images",
+    "image,mass,nodule\nd/0.png,1,0\nd/1.png,0,1\n": "the column 'image' names the images",
+}
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_the_column_of_files_is_the_one_that_names_them(tmp_path, caplog, text):
+    table = label_table(written(tmp_path / "labels.csv", text), FILES)
+    assert table.files == ("d/0.png", "d/1.png") and table.classes == ("mass", "nodule")
+    assert table.labels.tolist() == [[1, 0], [0, 1]]
+    (line,) = caplog.records
+    assert NAMED[text] in line.getMessage()
+
+
+def test_a_table_of_another_folder(tmp_path):
+    columns = [f"c{i}" for i in range(80)]
+    path = written(tmp_path / "labels.csv", f"{','.join(['image', *columns])}\n{','.join(['x.png', *'1' * 80])}\n")
+    with pytest.raises(BadFileError, match="no column names images, as 'd/0.png'; its columns are .* and 69 more"):
+        label_table(path, FILES)
+    path = written(tmp_path / "labels.csv", "image,label\nd/0.png,mass\nd/8.png,mass\nd/9.png,mass\n")
+    with pytest.raises(BadFileError, match="line 3: 'd/8.png' is not in the folder of images"):
+        label_table(path, FILES)
+
+
+def test_two_columns_of_classes_need_a_word(tmp_path):
+    path = written(tmp_path / "labels.csv", "file,class,category\nd/0.png,mass,x\n")
+    with pytest.raises(BadFileError, match="has the columns 'class' and 'category'; name one with label="):
+        label_table(path, FILES)
+    assert label_table(path, FILES, label="class").classes == ("mass",)
+    with pytest.raises(ValueError, match="classes='cat,dog' is one text; give a list"):
+        label_table(path, FILES, classes="cat,dog")
+
+
 def test_nothing_is_a_class_where_it_is_named_as_one(tmp_path):
     path = written(tmp_path / "labels.csv", "file,label\nd/0.png,None\nd/1.png,mass\nd/2.png,nan\n")
     assert label_table(path, FILES).classes == ("mass",)
@@ -198,7 +238,7 @@ REFUSED = {  # text below or in place of the header `file,label` -> what is said
     "d/0.png,mass\nd/1.png,nodule\n": "begins with an image, not with a header; write one above it",
     "Our labels\nfile,label\nd/0.png,mass\n": "line 2: 2 values below a header of one; delete lines above the header",
     "file,label\nd/0.png,mass\nd/0.png,nodule\n": "line 2 already; keep one row per image, classes separated by",
-    "file,label\nC:\\mine\\d\\0.png,mass\n": "did you mean 'd/0.png'? paths are those within the folder",
+    "file,label\nC:\\mine\\d\\0.png,mass\nd/1.png,mass\n": "did you mean 'd/0.png'? paths are those within the folder",
     "file,first,second\nd/0.png,mass,nodule\n": "line 2: column 'first' holds 'mass', need 0 or 1",
 }
 
