@@ -15,7 +15,7 @@ from ..core import IGNORE, BadFileError, check_choice, check_range, log
 from ..data.band_statistics import band_statistics
 from ..data.colors import named_colors
 from ..data.dataset import ImageDataset, is_synthetic, keep_present, warn_skipped
-from ..data.label_table import LabelTable, label_table, split_rows
+from ..data.label_table import LabelTable, class_folders, label_table, split_rows
 from ..data.mask_values import MaskValues, check_classes
 from ..data.subsets import Subset
 from ..data.transforms import Resized, Tiles, fill_missing
@@ -68,7 +68,7 @@ class Folder(ImageDataset):
     def __init__(
         self,
         images: str | Path,  # folder of images, searched with its subfolders
-        labels: str | Path | None = None,  # .csv file; None: all images, labels from masks
+        labels: str | Path | None = None,  # .csv file; None: all images, labels from masks, or from a folder per class
         masks: str | Path | None = None,  # folder with a mask of the same name per image, or of the column `mask`
         classes: Sequence[str] | None = None,  # names and order of the classes; None: as the table has them
         mask_values: dict | None = None,  # meaning of the masks' values, as in `MaskValues`
@@ -88,7 +88,9 @@ class Folder(ImageDataset):
         self.root = Path(images)
         self.as_rgb = as_rgb
         found = find_images(self.root)
-        if labels is None:
+        if labels is None and masks is None:
+            self.table = class_folders(self.root, found, classes)
+        elif labels is None:
             self.table = LabelTable(tuple(found), (), None, tuple({"file": name} for name in found))
         else:
             columns = dict(file=file, label=label, encoding=encoding)
@@ -122,7 +124,7 @@ class Folder(ImageDataset):
         if not self.classes:
             raise BadFileError(f"{where}: no classes; give a label column, class columns, classes= or mask_values=")
         if masks is None and self.table.labels is None:
-            raise BadFileError(f"{where}: no labels, and no masks to derive them from; give a table or masks=")
+            raise BadFileError(f"{where}: no labels; fill in the column of labels, or give masks=")
         if masks is not None and self.table.labels is not None and not mask_values and not classes:
             raise BadFileError(
                 f"{masks}: what do the masks' numbers mean? give mask_values=, or classes= in their order"
@@ -161,7 +163,7 @@ def load(
     root: str | Path,  # folder that the other paths are relative to
     split: str,  # "train", "val", or "all": every image of the table
     images: str = "images",  # folder of images
-    labels: str | None = "labels.csv",  # table; None: labels from masks
+    labels: str | None = "labels.csv",  # table; None: labels from masks, or from a folder per class
     masks: str | None = None,  # folder of masks
     resize: tuple[int, int] | None = (64, 64),  # (height, width) of images, or of tiles; None: as they are
     how: str = "stretch",  # option of `Resized`

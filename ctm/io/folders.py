@@ -6,6 +6,7 @@
 __all__ = ['find_images', 'find_masks', 'common_bands']
 
 # %% ../../nbs/io/04_folders.ipynb #d9bbef71
+import difflib
 import logging
 import os
 from collections import Counter
@@ -114,6 +115,55 @@ def column_of_files(
         if found > most:
             best, most = column, found
     return best
+
+# %% ../../nbs/io/04_folders.ipynb #17de5902
+def _lost(where: str, asked: str, names: Sequence[str], bad: str) -> str:
+    "Message about a file that is not there; raised unless it is to be skipped."
+    near = [name for name in names if f"/{asked}".endswith(f"/{name}")]
+    if bad == "raise" and not near:
+        near = difflib.get_close_matches(asked, [*names, *map(without_suffix, names)], n=1)
+    hint = f"; did you mean {near[0]!r}? paths are those within the folder" if near else ""
+    if not near and Path(asked).suffix.lower() in UNREAD:
+        hint = "; pictures of such kinds are not read, convert them to PNG, JPEG or TIFF"
+    message = f"{where} is not in the folder of images{hint}"
+    if bad == "raise":
+        raise BadFileError(message)
+    return message
+
+# %% ../../nbs/io/04_folders.ipynb #22f126ef
+def match_files(
+    path: str | Path,  # name of the table, for messages
+    rows: list[dict],  # rows with `file`, and with the number of the line by ""
+    names: Sequence[str],  # files that exist, as paths within the folder
+    bad: str = "raise",  # what to do with a row whose file is missing: "raise", or "skip" it
+) -> tuple[list[str | None], list[str], list[str]]:  # files, None: skipped; why some are skipped; what was assumed
+    "Name of the file that each row means; `BadFileError` names the line."
+    known = set(names)
+    spelled = files_by_spelling(names)
+    lines = {}  # file -> line that names it
+    files = []
+    reasons = []
+    assumed = []
+    inner, outer = paths_within([row["file"] for row in rows], spelled)
+    for row, asked in zip(rows, inner, strict=True):
+        found = [asked] if asked in known else find_file(asked, spelled)
+        where = f"{path}, line {row['']}: {asked!r}"
+        if len(found) > 1:
+            raise BadFileError(f"{where} could be {found}; write the name in full")
+        if not found:
+            reasons.append(_lost(where, asked, names, bad))
+            files.append(None)
+            continue
+        if found[0] in lines:
+            raise BadFileError(
+                f"{where} was named in line {lines[found[0]]} already; keep one row per image, classes separated by ';'"
+            )
+        if clean_name(asked) not in (clean_name(found[0]), clean_name(without_suffix(found[0]))):
+            assumed.append(f"{ascii(asked)} is the file {found[0]!r}")
+        lines[found[0]] = row[""]
+        files.append(found[0])
+    more = [f"{len(assumed) - 1} more names differ by case or suffix"] if len(assumed) > 1 else []
+    return files, reasons, ([f"{outer + '/'!r} before every path is left out"] if outer else []) + assumed[:1] + more
 
 # %% ../../nbs/io/04_folders.ipynb #ce1c0144
 def find_masks(

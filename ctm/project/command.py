@@ -41,8 +41,9 @@ def _named(context: click.Context, parameter: click.Parameter, values: Sequence[
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _LABELS = click.option(
-    "--labels", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Table of `file,label`, several classes separated by `;`, or one column per class with 1 and 0.",
+    "--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Table of `file,label`, several classes separated by `;`, or one column per class with 1 and 0; without it "
+    "IMAGES holds a folder per class.",
 )  # fmt: skip
 _BACKGROUND = click.option(
     "--background/--no-background", default=None,
@@ -57,7 +58,7 @@ _MORE = click.option(
 
 
 def _plan(
-    images: Path, labels: Path, out: Path | None, background: bool | None, skip_bad: bool, more: dict, **options
+    images: Path, labels: Path | None, out: Path | None, background: bool | None, skip_bad: bool, more: dict, **options
 ) -> object:
     "Plan of a folder and a table."
     from ctm.project.overview import default_out
@@ -79,7 +80,7 @@ def main() -> None:
 @_BACKGROUND
 @_SKIP
 @_MORE
-def check(images: Path, labels: Path, background: bool | None, skip_bad: bool, more: dict) -> None:
+def check(images: Path, labels: Path | None, background: bool | None, skip_bad: bool, more: dict) -> None:
     """Say what a table of labels promises, before any fit.
 
     IMAGES is a folder of PNG, JPEG or GeoTIFF images. Every image is read, every label understood; what cannot work is
@@ -105,7 +106,7 @@ def check(images: Path, labels: Path, background: bool | None, skip_bad: bool, m
 @_MORE
 def mask(
     images: Path,
-    labels: Path,
+    labels: Path | None,
     out: Path | None,
     background: bool | None,
     seed: int,

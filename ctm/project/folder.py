@@ -63,7 +63,7 @@ def _say_doubts(plan: Plan, table: str) -> None:
 # %% ../../nbs/project/05_folder.ipynb #87979f8a
 def plan_folder(
     images: str | Path,  # folder of PNG, JPEG or GeoTIFF images
-    labels: str | Path | None,  # .csv of `file,label`; None: labels from masks
+    labels: str | Path | None,  # .csv of `file,label`; None: labels from masks, or from a folder per class
     out: str | Path,  # folder of the results
     *,
     masks: str | Path | None = None,  # folder of masks, for scores and tiles alone
@@ -96,8 +96,8 @@ def plan_folder(
         names = _readable(plan, images, images_of(plan, images))
         check_targets(plan, images, names)
         check_corrected(plan, names)
-    if labels:
-        _say_doubts(plan, Path(labels).name)
+    if labels or not masks:
+        _say_doubts(plan, Path(labels or images).name)
     return plan
 
 # %% ../../nbs/project/05_folder.ipynb #24b1923b

@@ -112,7 +112,7 @@ def configure(root: Path, data: dict, size: int | None, preset: str | None, chan
     how = {"how": usual["data"]["how"]} if "how" in usual["data"] and "tile" not in data else {}
     data = dict(resize=[size, size]) | how | data
     if "background" not in data and found.share is None and not data.get("masks"):
-        data["background"] = shows_objects(found.table.labels, root / data["labels"])
+        data["background"] = shows_objects(found.table.labels, root / (data.get("labels") or data["images"]))
     shape = dict(img_size=(size, size), in_chans=len(found.mean))
     return load_config("folder", preset, **shape | dict(data=data) | changes)
 

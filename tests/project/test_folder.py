@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 import ctm
 from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
+from ctm.io.record import read_masked
 from ctm.metrics import SegmentationScores
 from ctm.project.folder import own_or_example
 from tests.tools import ROOT, TINY_PLAN, link_elsewhere, write_labelled
@@ -156,7 +158,7 @@ def test_options_are_given_by_their_names(own):
         (dict(resize=[32, 32]), "resize=.* is not what the model sees, size=16"),
         (dict(mask_values=dict(a=0, b=1)), "there are no masks; give masks="),
         (dict(tile=8), "tile=8: a tile's label"),
-        (dict(group="patient"), "no column 'patient' to group by"),
+        (dict(group="patient"), "no column 'patient'; its columns are .*; group by one of them"),
     ],
 )
 def test_options_are_checked_together(own, options, message):
@@ -195,3 +197,29 @@ def test_names_that_differ_by_case_alone_would_share_a_mask(own):
     table.write_text(table.read_text() + "\nP0.PNG,a")
     with pytest.raises(ValueError, match="P0.PNG and p0.png would both have the mask p0.png where the case of letters"):
         ctm.plan_folder(own / "images", table, own / "out", **TINY_PLAN)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_a_folder_per_class_needs_no_table(tmp_path, monkeypatch, halves):
+    "Masks hold the class of the image's folder; folders train and val above them decide who trains."
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
+    for i in range(8):
+        place = tmp_path / "images" / (("train" if i < 6 else "val") if halves else "") / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(i, (24, 32))).save(place / f"p{i}.png")
+    plan = ctm.plan_folder(tmp_path / "images", None, tmp_path / "out", background=False, **TINY_PLAN)
+    assert plan.train.classes == ("a", "b") and (
+        not halves or sorted(plan.val.names) == ["val/a/p6.png", "val/b/p7.png"]
+    )
+    masker, _ = ctm.train_folder(plan)
+    ctm.mask_folder(plan, masker)
+    masked = read_masked(plan.out)
+    assert len(masked.facts) == 8
+    for name, facts in masked.facts.items():
+        assert facts["label"] == [Path(name).parent.name]
+        assert set(np.unique(masked.mask(name))) <= {"ab".index(Path(name).parent.name), 255}
+    (tmp_path / "images" / "lost.png").write_bytes(next((tmp_path / "images").rglob("p0.png")).read_bytes())
+    with pytest.raises(
+        BadFileError, match="'lost.png' has no label; give a table, masks=, or put images into a folder"
+    ):
+        ctm.plan_folder(tmp_path / "images", None, tmp_path / "out", **TINY_PLAN)
