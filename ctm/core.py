@@ -9,7 +9,6 @@ __all__ = ['log', 'IGNORE', 'repo_root', 'absolute', 'data_root', 'runs_root', '
 
 # %% ../nbs/method/01_core.ipynb #85ffadbe
 import dataclasses
-import difflib
 import errno
 import logging
 import os
@@ -233,21 +232,14 @@ class BadFileError(_OneLine, ValueError):
     "A file is there but damaged, hostile, or not what it should be. Fetch, export or write it again."
 
 # %% ../nbs/method/01_core.ipynb #c10953dc
-_MANY = 12  # choices, of more of which the nearest are named
-
-
 def check_choice(
     name: str,  # name of the option, for the message
     value: object,  # value given by the user
     allowed: Collection,  # values that exist
 ) -> None:
     "Refusal of a value that does not exist, with a `ValueError` that lists the choices (not in the paper)."
-    if value in allowed:
-        return
-    choices = [*map(repr, allowed)]
-    near = difflib.get_close_matches(repr(value), choices, n=3) if len(choices) > _MANY else []
-    remedy = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(choices)}"
-    raise ValueError(f"{name}={value!r} is unknown, {remedy}")
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is unknown, choose one of {', '.join(map(repr, allowed))}")
 
 # %% ../nbs/method/01_core.ipynb #b2799e23
 def check_range(

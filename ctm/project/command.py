@@ -38,7 +38,7 @@ def _named(context: click.Context, parameter: click.Parameter, values: Sequence[
             found[name] = value
     return found
 
-
+# %% ../../nbs/project/10_command.ipynb #8aab9776
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _LABELS = click.option(
     "--labels", type=click.Path(exists=True, dir_okay=False, path_type=Path),

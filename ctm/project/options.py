@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/project/01_options.ipynb #7e04457e
 import dataclasses
+import difflib
 import inspect
 import logging
 import math
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import absolute, check_choice, log
+from ..core import absolute, log
 from ..datasets.folder import READER, load, read_values, shows_objects
 from ..layers.maps import weights_root
 from ..train.config import Config, load_config
@@ -48,11 +49,14 @@ _OWN = ("root", "split", "options", "images", "labels", "masks", "mask_values") 
 def reader_options(changes: dict) -> dict:
     "Options of the reader among the arguments of `plan_folder`; they are taken out, and the others are fields."
     names = {name for reader in (load, READER) for name in inspect.signature(reader).parameters} - {*_OWN}
-    for name in changes:
-        check_choice("option", name, sorted(names | {field.name for field in dataclasses.fields(Config)}))
+    known = sorted(names | {field.name for field in dataclasses.fields(Config)})
+    for name in sorted({*changes} - {*known}):
+        near = difflib.get_close_matches(name, known, n=3)
+        remedy = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
+        raise ValueError(f"{name}={changes[name]!r}: there is no such option, {remedy}")
     return {name: changes.pop(name) for name in [*changes] if name in names}
 
-
+# %% ../../nbs/project/01_options.ipynb #eb7966f6
 def _check_size(size: int, patch: int, data: dict) -> None:
     "Refusal of a size that the patches, or the reader's own size, do not fit."
     if type(size) is not int or size < 1 or size % patch:
