@@ -91,13 +91,12 @@ def paths_within(
     cells: Sequence[str],  # paths that a table gives
     spelled: list[dict[str, list[str]]],  # names of the files, from `files_by_spelling`
 ) -> tuple[list[str], str]:  # paths, and the folders before all of them that were left out
-    "Paths as they are within the folder: without what all begin with, where no file is found by the whole."
+    "Paths within the folder: without what all begin with, where none of the first hundred is found by the whole."
     parts = [cell.replace("\\", "/").removeprefix("./").split("/") for cell in cells]
     common = os.path.commonprefix([folders for *folders, _ in parts])
     for cut in range(len(common) + 1):
-        inner = ["/".join(one[cut:]) for one in parts]
-        if any(find_file(one, spelled) for one in inner):
-            return inner, "/".join(common[:cut])
+        if any(find_file("/".join(one[cut:]), spelled) for one in parts[:100]):
+            return ["/".join(one[cut:]) for one in parts], "/".join(common[:cut])
     return ["/".join(one) for one in parts], ""
 
 
