@@ -62,7 +62,7 @@ class Lab:
         options += [f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={home}"]
         options += [f"--ServerApp.extra_static_paths={home / '.static'}"]
         log = (home / "lab.log").open("w")
-        env = {k: v for k, v in os.environ.items() if k != "IN_TEST"} | own
+        env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "MPLBACKEND")} | own
         command = [sys.executable, "-m", "jupyterlab", *options]
         self.process = subprocess.Popen(command, env=env, cwd=home, stdout=log, stderr=log)
         for _ in range(300):

@@ -22,7 +22,7 @@ from ..io.tables import clean_name, name_key, read_rows
 
 # %% ../../nbs/data/04_label_table.ipynb #54c4d15f
 _ROLES = ("file", "label", "split", "group", "mask")  # columns that are not classes
-_NAMES = {"label": (("label", "labels"), ("class", "classes", "category", "categories", "tag", "tags"))}
+_LIKE = ("class", "classes", "category", "categories", "tag", "tags")  # `label`, where no column is one class
 _BITS = {"", "0", "1"}
 
 
@@ -33,7 +33,7 @@ def _column(header: Sequence[str], name: str) -> str | None:
     found = [column for column in header if name_key(column).casefold() == name_key(name).casefold()]
     return found[0] if len(found) == 1 else None
 
-
+# %% ../../nbs/data/04_label_table.ipynb #e26a9f8a
 def _among(header: Sequence[str], most: int = 12) -> str:
     "Columns that there are, for a message."
     more = f" and {len(header) - most} more" if len(header) > most else ""
@@ -48,8 +48,10 @@ def _role_columns(
     found = {}
     for role in _ROLES:
         asked = named.get(role)
-        for names in [[asked]] if asked else _NAMES.get(role, [[role]]):
+        for names in [[asked]] if asked else [("label", "labels"), _LIKE] if role == "label" else [[role]]:
             columns = [column for column in (_column(header, name) for name in names) if column]
+            if columns and names is _LIKE and any({row[name] for row in rows} <= _BITS for name in header):
+                break
             if len(columns) > 1:
                 raise BadFileError(f"{path}: has the columns {columns[0]!r} and {columns[1]!r}; name one with label=")
             is_class = columns and not asked and columns[0] not in names and {row[columns[0]] for row in rows} <= _BITS

@@ -29,6 +29,7 @@ def crisp_figures() -> None:
     "Figures of a notebook in twice their resolution and their true size, with at most 256 colours (not in the paper)."
     shell = get_ipython()
     if shell:
+        plt.switch_backend(plt.get_backend())  # that of notebooks registers its own formatter when it is loaded
         shell.display_formatter.formatters["image/png"].for_type(Figure, _crisp_png)
 
 

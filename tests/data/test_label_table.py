@@ -169,6 +169,11 @@ def test_two_columns_of_classes_need_a_word(tmp_path):
     with pytest.raises(BadFileError, match="has the columns 'class' and 'category'; name one with label="):
         label_table(path, FILES)
     assert label_table(path, FILES, label="class").classes == ("mass",)
+    path = written(tmp_path / "labels.csv", "file,mass,category\nd/0.png,1,early\nd/1.png,0,late\n")
+    with pytest.raises(
+        BadFileError, match="column 'category' holds 'early', need 0 or 1; .* name the column of labels"
+    ):
+        label_table(path, FILES)
     with pytest.raises(ValueError, match="classes='cat,dog' is one text; give a list"):
         label_table(path, FILES, classes="cat,dog")
 
