@@ -48,7 +48,7 @@ real: $(STAMP)  ## photographs: every method on VOC 2012 val, hours on two cores
 check: $(STAMP)  ## for every save, under two minutes: linter, generated files, imports, the method and the readers
 	$(BIN)/python -m pytest $(SHARED) -m quick $(QUICK:%=tests/%) tests/test_house.py tests/test_notebooks.py
 
-test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, eight minutes on two cores
+test: $(STAMP)  ## every notebook, the docs, the rules of the house: what CI runs, 8 to 13 minutes on two cores
 	$(BIN)/python -m pytest $(SHARED)
 
 lab: $(STAMP)  ## open the index in JupyterLab, the tutorials beside it (EDIT=1 lets both be saved)
