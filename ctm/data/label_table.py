@@ -255,6 +255,7 @@ def class_folders(
     for one in sorted({*shown}) if classes else ():
         check_choice("folder", one, classes)
     found = tuple(classes or sorted({*shown}))
+    log.warning("%s: no table, so each image is of the class that its folder is called by: %s, ...", where, found[0])
     labels = np.array([[int(name == one) for name in found] for one in shown], np.uint8)
     rows = [dict(file=name) | (dict(split=one[0]) if apart else {}) for name, one in zip(names, parts, strict=True)]
     return LabelTable(tuple(names), found, labels, tuple(rows))

@@ -200,7 +200,7 @@ def test_names_that_differ_by_case_alone_would_share_a_mask(own):
 
 
 @pytest.mark.parametrize("halves", [False, True])
-def test_a_folder_per_class_needs_no_table(tmp_path, monkeypatch, halves):
+def test_a_folder_per_class_needs_no_table(tmp_path, monkeypatch, caplog, halves):
     "Masks hold the class of the image's folder; folders train and val above them decide who trains."
     monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
     for i in range(8):
@@ -211,6 +211,7 @@ def test_a_folder_per_class_needs_no_table(tmp_path, monkeypatch, halves):
     assert plan.train.classes == ("a", "b") and (
         not halves or sorted(plan.val.names) == ["val/a/p6.png", "val/b/p7.png"]
     )
+    assert caplog.text.count("no table, so each image is of the class that its folder is called by: a, ...") == 1
     masker, _ = ctm.train_folder(plan)
     ctm.mask_folder(plan, masker)
     masked = read_masked(plan.out)
