@@ -178,14 +178,23 @@ def sample_maps(
     return maps
 
 # %% ../nbs/method/05_pseudomask.ipynb #c3393d85
-def _refined(maps: Tensor, known: Tensor, guide: Tensor, part: Sequence[float] | None) -> Tensor:
-    "(B, K, gh, gw) maps in the resolution of the guiding images, those of known classes refined by their colours."
+def guide_reach(
+    grid: Sequence[int],  # (gh, gw) of the maps
+    guide: Sequence[int],  # (height, width) of the guiding image
+    part: Sequence[float] | None = None,  # top, bottom, left, right of the image in the maps, in [0, 1]; None: all
+) -> int:  # pixels, 1 or more
+    "Half a patch of the maps in the guiding image: as far as they can be wrong about an edge."
     top, bottom, left, right = part or (0, 1, 0, 1)
-    patch = min(guide.shape[2] / (maps.shape[2] * (bottom - top)), guide.shape[3] / (maps.shape[3] * (right - left)))
-    reach = max(1, int(patch / 2 + 1e-6))
+    patch = min(guide[0] / (grid[0] * (bottom - top)), guide[1] / (grid[1] * (right - left)))
+    return max(1, int(patch / 2 + 1e-6))
+
+
+def _refined(maps: Tensor, known: Tensor, guide: Tensor, part: Sequence[float] | None, shares: Sequence) -> Tensor:
+    "(B, K, gh, gw) maps in the resolution of the guiding images, those of known classes refined by their colours."
+    reach = guide_reach(maps.shape[2:], guide.shape[2:], part)
     maps = sample_maps(maps, guide.shape[2:], part)
-    for item, image, chosen in zip(maps, guide, known, strict=True):
-        item[chosen] = refine_maps(item[chosen], image, reach)
+    for item, image, chosen, share in zip(maps, guide, known, shares, strict=True):
+        item[chosen] = refine_maps(item[chosen], image, reach, shares=share)
     return maps
 
 # %% ../nbs/method/05_pseudomask.ipynb #c74594c3
@@ -204,6 +213,7 @@ def candidate_maps(
     present: Tensor | None = None,  # given labels (B, C) in {0, 1}, in place of prob > 0.5
     guide: Tensor | None = None,  # images (B, bands, h, w) whose colours refine the maps (not in the paper)
     part: Sequence[float] | None = None,  # top, bottom, left, right of the mask in the maps, in [0, 1]; None: all
+    shares: Sequence[Tensor] | None = None,  # `neighbour_shares` of each guide, `guide_reach` wide; None: found here
 ) -> Candidates:
     "Maps of the classes that take part, at the masks' pixels."
     _check_view(len(maps), size, guide)
@@ -212,7 +222,7 @@ def candidate_maps(
     known = present.gather(1, order)
     maps = maps.gather(1, order[..., None, None].expand(-1, -1, *maps.shape[2:])).float()
     if guide is not None:
-        maps = _refined(maps, known, guide, part)
+        maps = _refined(maps, known, guide, part, shares or [None] * len(guide))
         part = None
     return Candidates(order, known, sample_maps(maps, size, part))
 

@@ -38,20 +38,29 @@ def _deviation(
     images: list[Tensor],  # two images or more, of one shape
 ) -> Tensor:  # of their shape
     "Standard deviation over images, one at a time: a stack of many large ones would be slow to make and to read."
-    mean = sum(images) / len(images)
-    squares = sum((image - mean).square() for image in images)
+    mean = images[0].clone()
+    for image in images[1:]:
+        mean += image
+    mean /= len(images)
+    squares, buffer = torch.zeros_like(mean), torch.empty_like(mean)
+    for image in images:
+        squares += torch.sub(image, mean, out=buffer).square_()
     return (squares / (len(images) - 1)).sqrt()
 
 # %% ../nbs/method/06_refine.ipynb #f22a9d90
-def _likeness(
+def neighbour_shares(
     image: Tensor,  # image (K, H, W), any unit
-    offsets: list[tuple[int, int]],  # offsets of `_neighbours`
+    reach: int,  # reach of `_neighbours`
     tau: float = 0.3,  # difference, in local deviations, that makes a neighbour a stranger
 ) -> Tensor:  # (neighbours, H, W), sums to 1 over the neighbours
     "Share of each neighbour in each pixel (after Araslanov and Roth 2020; its scale is not in the paper)."
-    around = _shifted(image, offsets)
+    image = image.float()
+    around = _shifted(image, _neighbours(reach))
     scale = 1 / (tau * _deviation([*around, image]).clamp(min=1e-6))
-    likeness = torch.stack([-((there - image) * scale).square().mean(0) for there in around])
+    likeness, buffer = image.new_empty(len(around), *image.shape[1:]), torch.empty_like(image)
+    for row, there in zip(likeness, around, strict=True):
+        torch.mean(torch.sub(there, image, out=buffer).mul_(scale).square_(), 0, out=row)
+    likeness.neg_()
     likeness = likeness.sub_(likeness.amax(0)).exp_()
     return likeness.div_(likeness.sum(0))
 
@@ -61,16 +70,17 @@ def refine_maps(
     image: Tensor,  # image (K, H, W)
     reach: int,  # half a patch, in pixels
     rounds: int = 10,  # number of times that pixels take from their neighbours
+    shares: Tensor | None = None,  # `neighbour_shares` of this image and reach; None: they are found here
 ) -> Tensor:  # (M, H, W), within the range of each map
     "Maps carried among neighbours of like colour (not in the paper)."
     if not len(maps):
         return maps
     offsets = _neighbours(reach)
-    weights = _likeness(image.float(), offsets)
+    shares = neighbour_shares(image, reach) if shares is None else shares
     for _ in range(rounds):
         following = torch.zeros_like(maps)
-        for weight, values in zip(weights, _shifted(maps, offsets), strict=True):
-            following.addcmul_(weight, values)
+        for share, values in zip(shares, _shifted(maps, offsets), strict=True):
+            following.addcmul_(share, values)
         maps = following
     return maps
 

@@ -26,7 +26,8 @@ from .views import Joined, model_view
 from ..metrics import SegmentationScores
 from ..model import ClassTokenViT
 from ..predict.masker import Masker
-from ..pseudomask import Candidates, candidate_maps, check_maps, cut_level, paint
+from ..pseudomask import Candidates, candidate_maps, check_maps, cut_level, guide_reach, paint
+from ..refine import neighbour_shares
 from ..train.config import MASK_FIELDS, Config
 
 # %% ../../nbs/explorer/05_state.ipynb #10ba44e9
@@ -116,15 +117,21 @@ class _Steps(Controls):
         check_maps(maps, prob, given, self.data.background)
         return prob, prob > 0.5 if given is None else given, maps, rows
 
+    def _share(self, seen: tuple, reach: int) -> Tensor:
+        "Shares of the neighbours in the pixels of an image: they are its own, whatever map they carry."
+        return neighbour_shares(self._seen(*seen)[0]["image"], reach)
+
     def _draw(self, way: tuple, refine: str, token: int | None = None) -> Candidates:
-        "Maps at the pixels, of the classes that may be painted, and of one more that is looked at."
+        "Maps at the pixels, of the classes that may be painted, or of one class that is looked at."
         prob, present, maps, _ = self._mapped(way)
         image = self._seen(*way[:3])[0]["image"][None]
-        shown = present.clone()
+        size = image.shape[2:]
         if token is not None:
-            shown[0, token] = True
-        found = candidate_maps(maps, prob, image.shape[2:], shown, image if refine == "color" else None)
-        return found._replace(known=present.gather(1, found.order))
+            present = (torch.arange(prob.shape[1]) == token)[None]
+        if refine != "color":
+            return candidate_maps(maps, prob, size, present)
+        shares = [self._shared(way[:3], guide_reach(maps.shape[2:], size))]
+        return candidate_maps(maps, prob, size, present, image, shares=shares)
 
     def _picked(self) -> dict[int, Tensor]:
         "Chosen heads of the chosen layers: block -> (heads,) 1 for those that count."
@@ -172,6 +179,7 @@ class Explorer(_Steps):
         self.walks = config is not None and config.affinity == "stem"
         self.places = head_places(model, open_heads)  # per layer: number of each head before pruning
         self._seen = lru_cache(8)(self._see)
+        self._shared = lru_cache(2)(self._share)  # 24 values a pixel
         self._forget()
 
     def twin(self) -> "Explorer":
@@ -195,7 +203,8 @@ class Explorer(_Steps):
         way = (self.image, self.scales, self.flip, self.gated, self.use_evidence, self.layers, self.heads, self.labels)
         prob, present, maps, rows = self._mapped(way)
         token = int(prob.argmax()) if self.token is None else self.token
-        found = self._drawn(way, self.refine, None if present[0, token] else token)
+        found = self._drawn(way, self.refine)
+        looked = found if present[0, token] else self._drawn(way, self.refine, token)
         mask = paint(found, self.threshold, self.merge, self.fill, self.data.background)[0]
         heads = rows.by_place(token, self.places, self.total)
         return Look(
@@ -203,7 +212,7 @@ class Explorer(_Steps):
             prob=prob[0],
             present=present[0],
             maps=maps[0],
-            binary=_claimed(found, token, self.threshold),
+            binary=_claimed(looked, token, self.threshold),
             pseudo_mask=mask,
             scores=_scores(mask, sample["truth"], len(self.data.mask_classes)),
             heads=heads,

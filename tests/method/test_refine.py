@@ -2,7 +2,7 @@
 
 import torch
 
-from ctm.refine import _likeness, _neighbours, _shifted, refine_maps
+from ctm.refine import _neighbours, _shifted, neighbour_shares, refine_maps
 
 
 def test_shares_are_those_of_the_formula():
@@ -12,7 +12,7 @@ def test_shares_are_those_of_the_formula():
     around = torch.stack(_shifted(image, offsets))
     deviation = torch.cat([around, image[None]]).std(0).clamp(min=1e-6)
     stacked = (-((around - image) / (0.3 * deviation)).square().mean(1)).softmax(0)
-    torch.testing.assert_close(_likeness(image, offsets), stacked, atol=1e-5, rtol=0)
+    torch.testing.assert_close(neighbour_shares(image, 5), stacked, atol=1e-5, rtol=0)
 
 
 def test_refined_maps_do_not_depend_on_the_unit_of_the_image():
