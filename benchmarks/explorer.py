@@ -1,7 +1,8 @@
 """Milliseconds from each control of the explorer to the last picture: `python -m benchmarks.explorer`.
 
-The model is the one that comes with the package, on one thread. The measurements go to figures/explorer.json; those of
-a folder that `ctm.mask_folder` filled (`python -m benchmarks.explorer FOLDER`) are printed.
+The model is the one that comes with the package; the measurements go to figures/explorer.json. Those of a folder that
+`ctm.mask_folder` filled (`python -m benchmarks.explorer FOLDER --threads 2`) are printed; `--store` keeps them in
+figures/explorer_folder.json.
 """
 
 import argparse
@@ -75,12 +76,17 @@ def main() -> None:
     "Measurement of all controls."
     parser = argparse.ArgumentParser(prog="python -m benchmarks.explorer", description=__doc__.split("\n")[0])
     parser.add_argument("folder", nargs="?", help="folder of results; without it the model of the package")
-    folder = parser.parse_args().folder
-    torch.set_num_threads(1)
-    if folder is None:
-        print(store("explorer", time_controls(explore())))
+    parser.add_argument("--store", action="store_true", help="keep the measurements of a folder, too")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    panel = explore(*filter(None, [given.folder]))
+    size = " x ".join(map(str, panel.explorer.look().image.shape[1:]))
+    lines = [dict(line, view=size) for line in time_controls(panel)]
+    if given.folder is None or given.store:
+        print(store("explorer_folder" if given.folder else "explorer", lines))
         return
-    for line in time_controls(explore(folder)):
+    for line in lines:
         print(f"{line['control']}: {line['median_ms']} ms, longest {line['longest_ms']}")
 
 
