@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import ctm
-from benchmarks import cost, data, explorer, growth, linear, narrow, speed, timing
+from benchmarks import cost, data, explorer, folders, growth, linear, narrow, speed, timing
 from benchmarks.naive import naive_fill, naive_forward, naive_loss, naive_maps, naive_masking, naive_pseudo_mask
 from ctm.reports.speed import CASES, LAYOUTS, TASKS, stored_lines
 from ctm.train.fit import build_model
@@ -208,7 +208,9 @@ def test_the_stored_benchmark_is_complete():
     assert found == [(case, task) for case in CASES for task in TASKS]
 
 
-@pytest.mark.parametrize("script", [speed, growth, cost, data, explorer, linear], ids=lambda script: script.__name__)
+@pytest.mark.parametrize(
+    "script", [speed, growth, cost, data, explorer, folders, linear], ids=lambda script: script.__name__
+)
 def test_each_script_says_what_it_does(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script.__name__, "--help"])
     with pytest.raises(SystemExit):
