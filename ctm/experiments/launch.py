@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..core import check_range
 from .results import Result
-from .run import run
+from .run import run, run_of
 from ..runtime.interrupt import asked, finishing, stoppable
 from ..runtime.progress import pass_on
 from ..train.config import Config
@@ -35,6 +35,7 @@ def launch_run(
     "Result of a run by several processes, started from one; `RuntimeError` with what they said where they failed."
     check_range("processes", processes, 1)
     if processes > 1:
+        run_of(config, seed, root=root).load("train")  # what cannot be read is refused before they start
         work = dict(config=dataclasses.asdict(config), seed=seed, root=root and str(root), again=again)
         launch = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         launch += ["-m", "ctm.experiments.launch", json.dumps(work)]

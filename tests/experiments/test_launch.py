@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from ctm.experiments.launch import _launch
+from ctm.experiments import launch
+from ctm.experiments.launch import _launch, launch_run
 from ctm.experiments.results import load_results
 from ctm.experiments.run import run
 from ctm.runtime import progress
@@ -37,8 +38,8 @@ def runs(tmp_path_factory):
         run_sizes(data, found[1])
     script = place / "run.py"
     script.write_text(SCRIPT)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [sys.executable, *launch, script, data, found[2]]
+    by_two = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *by_two, script, data, found[2]]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[max(done.stderr.find("Traceback"), 0) :][:3000]
@@ -51,6 +52,14 @@ def test_processes_that_are_started_are_heard_while_they_work(capsys, monkeypatc
     code, said = _launch([sys.executable, "-c", f"{talk}; time.sleep(0.5); sys.exit(3)"])
     assert (code, said) == (3, "a warning\nctm: fitting: 9 steps\n")
     assert capsys.readouterr().err == "ctm: fitting: 9 steps\n"
+
+
+def test_processes_that_fail_are_quoted(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(launch, "_launch", lambda command: (1, "a line\nTraceback: out of memory\n"))
+    data = make_synthetic("kvasir_seg", tmp_path / "data", n=4)
+    with pytest.raises(RuntimeError, match="2 processes failed:\nTraceback: out of memory"):
+        launch_run(load_config("kvasir_seg", "demo", embed_dim=32, depth=2, num_heads=4), root=data, processes=2)
 
 
 @pytest.mark.xdist_group("launch")

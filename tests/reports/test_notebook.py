@@ -22,6 +22,7 @@ from ctm.data.transforms import resize_mask
 from ctm.datasets.folder import find_images
 from ctm.io.images import read_image
 from ctm.reports.notebook import _foreseen
+from ctm.segmentation import network
 from ctm.synthetic.sets import make_synthetic
 from tests.tools import ROOT
 
@@ -103,6 +104,7 @@ def test_report_on_other_data(report, cut, polyps, tmp_path, monkeypatch, capfd)
     else:
         monkeypatch.setenv("CTM_RUNS", str(tmp_path))
         monkeypatch.delenv("CTM_KEEP", raising=False)
+        monkeypatch.setitem(network._PRESETS["demo"], "epochs", (1, "a test"))  # of stage two
         variables = {}
         for source in cells_of(report, dataset="kvasir_seg", changes=TINY, root=str(polyps), seeds=[5]):
             exec(source, variables)
