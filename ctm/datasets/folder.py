@@ -158,6 +158,16 @@ class Folder(ImageDataset):
         "Label of the table."
         return self.table.labels[index]
 
+# %% ../../nbs/datasets/07_folder.ipynb #de53eb12
+def _check_columns(options: dict, no_table: bool) -> None:
+    "Refusal of columns that are not named by text, and of folders that are classes and groups at once."
+    for name in ("file", "label", "encoding", "group"):
+        value = options.get(name)
+        if not isinstance(value, str | None):
+            raise ValueError(f"{name}={value!r} is not text: name the column as {name}={str(value)!r}")
+    if no_table and options["group"] == "folder":
+        raise ValueError("group='folder': here each folder holds a class; leave group out, or give a table of labels")
+
 # %% ../../nbs/datasets/07_folder.ipynb #c02b55fc
 def load(
     root: str | Path,  # folder that the other paths are relative to
@@ -177,6 +187,7 @@ def load(
 ) -> ImageDataset:  # the split
     "Training or validation images of a folder, all of one size."
     check_choice("split", split, ("train", "val", "all"))
+    _check_columns(options | dict(group=group), labels is None and masks is None)
     root = Path(root)
     places = [None if part is None else root / part for part in (images, labels, masks)]
     if isinstance(mask_values, str):

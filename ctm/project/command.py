@@ -8,7 +8,7 @@ __all__ = []
 # %% ../../nbs/project/10_command.ipynb #cce79340
 import ast
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -25,6 +25,9 @@ def _refusals() -> Iterator[None]:
         raise click.ClickException(str(error)) from error
 
 
+_COLUMNS = ("file", "label", "group", "encoding")  # options that are text, though a column may be called 1
+
+
 def _named(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, object]:
     "Values of `NAME=VALUE`, as Python reads them, else as text."
     found = {}
@@ -32,10 +35,9 @@ def _named(context: click.Context, parameter: click.Parameter, values: Sequence[
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise click.BadParameter(f"{text!r} is not NAME=VALUE, such as file=image")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
+        found[name] = value
+        with suppress(ValueError, SyntaxError):
+            found[name] = value if name in _COLUMNS else ast.literal_eval(value)
     return found
 
 # %% ../../nbs/project/10_command.ipynb #8aab9776

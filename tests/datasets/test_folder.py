@@ -118,3 +118,19 @@ def table(images, classes, shown, alone=0):
 )
 def test_a_table_of_objects(labels, objects):
     assert folder.shows_objects(labels, "labels.csv") == objects
+
+
+@pytest.mark.parametrize("name", ["file", "label", "encoding", "group"])
+def test_a_column_is_named_by_text(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}=1 is not text: name the column as {name}='1'"):
+        folder.load(tmp_path, "train", **{name: 1})
+
+
+def test_folders_that_are_classes_are_no_groups(tmp_path):
+    "Each class would be on one side alone."
+    for number, name in enumerate(["cat"] * 4 + ["dog"] * 4):
+        (tmp_path / "pets" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), 20 * number, np.uint8)).save(tmp_path / "pets" / name / f"{number}.png")
+    with pytest.raises(ValueError, match="here each folder holds a class; leave group out"):
+        folder.load(tmp_path, "train", images="pets", labels=None, group="folder")
+    assert len(folder.load(tmp_path, "train", images="pets", labels=None)) > 0
