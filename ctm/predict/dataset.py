@@ -22,6 +22,7 @@ from ..data.dataset import ImageDataset, check_parts, normalized
 from ..data.loader import loader, part_of
 from ..data.subsets import Subset, png_name
 from ..data.transforms import center_view, plain_views
+from ..layers.stem import Stem
 from ..metrics import LabelScores, SegmentationScores
 from .masker import MapsOf, config_maps
 from ..pseudomask import candidate_maps, check_maps, paint
@@ -41,7 +42,8 @@ def predict_batches(
 ) -> Iterator[dict]:  # image (B,K,H,W), mask and pseudo_mask (B,H,W), label and prob (B,C), maps (B,C,gh,gw), name, ...
     "Pseudo-masks of all images, with what they were made from; one image at a time where masks have their own sizes."
     places = own_places(dataset, config.img_size, config.resolution)
-    seen = as_kept(model, dataset) if places and _reads_kept(config, maps_of, prob_model) else dataset
+    alike = places and _reads_kept(config, maps_of, model, prob_model or model)
+    seen = as_kept(model, dataset) if alike else dataset
     batches = loader(part_of(seen), config.batch_size)
     for index, batch in enumerate(Progress(batches, desc=f"predicting {dataset.name}", unit="batch")):
         with memory_for(partial(describe_batch, "masks", index, batch), "lower batch_size or img_size"):
@@ -72,11 +74,12 @@ def own_places(
     return {name: index for index, name in enumerate(dataset.names)}
 
 # %% ../../nbs/predict/02_dataset.ipynb #8d5547d1
-def _reads_kept(config: Config, maps_of: MapsOf | None, prob_model: nn.Module | None) -> bool:
-    "Whether masks are made of nothing else than a stem's maps of one view."
+def _reads_kept(config: Config, maps_of: MapsOf | None, *models: nn.Module) -> bool:
+    "Whether masks are made of nothing else than one stem's maps of one view."
     one = config.scales == (1.0,) and not config.flip
     reads = maps_of is None or getattr(maps_of, "reads_seen", False)
-    return one and reads and not prob_model
+    stems = [getattr(model, "patch_embed", None) for model in models]
+    return one and reads and len({stem.digest() if isinstance(stem, Stem) else None for stem in stems}) == 1
 
 # %% ../../nbs/predict/02_dataset.ipynb #feba6fa2
 def _read_maps(

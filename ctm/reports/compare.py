@@ -129,9 +129,10 @@ def compare_sets(
     return found
 
 # %% ../../nbs/reports/05_compare.ipynb #bd9263d4
-_OF_SHARP = {
-    "sharp": ("paper", "the recipe sharp"),
-    "second": ("pseudo", "stage two on masks of sharp, no labels given"),
+_ON_STEM = {  # name -> key of `TITLES`, preset, title
+    "sharp": ("paper", "photo+sharp", "the recipe sharp"),
+    "second": ("pseudo", "photo+sharp", "stage two on masks of sharp, no labels given"),
+    "pseudo": ("pseudo", "photo", "stage two on masks of the paper's method, no labels given"),
 }
 
 
@@ -144,8 +145,7 @@ def stem_rows(
     "Rows of methods on the frozen network of the preset `photo`, run or read."
     rows = []
     for name in names:
-        method, title = _OF_SHARP.get(name, (name, None))
-        preset = "photo+sharp" if title else "photo"
+        method, preset, title = _ON_STEM.get(name, (name, "photo", None))
         ((_, found),) = compare_sets([dataset], [method], preset, seeds, **how).items()
         rows += [dataclasses.replace(row, name=title or row.name) for row in found]
     return rows

@@ -15,6 +15,7 @@ from ctm.experiments.bounds import bounds
 from ctm.experiments.run import run, run_of, write_pseudo_masks
 from ctm.io.images import image_size
 from ctm.io.masks import read_mask
+from ctm.layers.stem import Stem
 from ctm.metrics import SegmentationScores
 from ctm.predict.dataset import predict_batches, saving, score_masks
 from ctm.predict.masker import Masker
@@ -176,3 +177,17 @@ def test_real_photographs_at_their_own_size(tmp_path):
     assert {image_size(file) for file in tmp_path.glob("masks/*.png")} == {reader.size(i) for i in range(len(reader))}
     assert found["miou"] == pytest.approx(scored_again(tmp_path / "masks", reader), abs=1e-12)
     assert found["always_no"] > 0.9 and 0 < found["mean_ap"] < 1
+
+
+def test_a_run_on_a_stem_looks_at_each_photograph_once(root, tmp_path, monkeypatch):
+    "Fit, masks with either kind of labels and the untrained network: all read what was kept."
+    looks = []
+    usual = Stem.features
+    monkeypatch.setattr(Stem, "features", lambda self, image: looks.append(len(image)) or usual(self, image))
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path))
+    monkeypatch.setenv("CTM_CACHE", str(tmp_path / "cache"))
+    config = load_config("voc2012", data=DATA, embed_dim=16, depth=2, num_heads=2, epochs=1, resolution="own")
+    config = dataclasses.replace(config, stem="random:resnet10t", stem_layers="16,32", stem_views=1, patch_size=16)
+    result = run(config, root=root)
+    assert "untrained" in result.extra
+    assert sum(looks) == sum(len(load(root, split, **DATA)) for split in ("train", "val", "tune")), looks
