@@ -168,7 +168,8 @@ def qualitative_figure(
     check_choice("by", by, _RULES)
     needed, rule = _RULES[by]
     if not set(needed) <= set(methods):
-        raise ValueError(f"methods={list(methods)}: need {needed} among them, images are picked by their scores")
+        names = " and ".join(map(repr, needed))
+        raise ValueError(f"methods={list(methods)}: need {names} among them, images are picked by their scores")
     config = load_config(dataset, preset, **(changes or {}))
     val = load_dataset(config, "val", root)
     place = kept and Path(kept) / "masks"
