@@ -10,11 +10,10 @@ FOLDER holds `voc2012_real`, `endotect`, `mbrsc_dubai` and `coco`.
 
 import argparse
 import csv
-import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -26,7 +25,18 @@ from PIL import Image
 
 import ctm
 from benchmarks.timing import store_missing
-from benchmarks.verdict import ANIMALS, DUBAI, STREET, TEN, Sample, Trial, _coco, _dubai, _kvasir
+from benchmarks.verdict import (
+    ANIMALS,
+    DUBAI,
+    STREET,
+    TEN,
+    Sample,
+    Trial,
+    coco_samples,
+    dubai_samples,
+    kvasir_samples,
+    voc_samples,
+)
 from ctm.core import IGNORE, versions
 from ctm.datasets.voc2012 import CLASSES
 from ctm.experiments.run import run
@@ -61,30 +71,9 @@ FOLDERS = [
 ROWS = ("box", "constant", "cam", "cam predicted", "sharp", "sharp predicted", "full")
 
 
-def _photographs(
-    samples: Path, split: str, classes: tuple, count: int, random: np.random.Generator
-) -> Iterator[Sample]:
-    "Photographs of a list, as many of each class as can be; those of training lists have no mask."
-    root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
-    labels = json.loads((root / "labels.json").read_text())
-    ids = (root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
-    wanted = {CLASSES.index(name): name for name in classes}
-    values = np.full(256, IGNORE, np.uint8)
-    values[[0, *(i + 1 for i in wanted)]] = range(1 + len(wanted))
-    order = [ids[i] for i in random.permutation(len(ids))]
-    taken = []
-    for turn in range(count):
-        number = list(wanted)[turn % len(wanted)]
-        taken += [one for one in order if number in labels[one] and one not in taken][:1]
-    for one in taken:
-        file = root / "SegmentationClass" / f"{one}.png"
-        mask = values[np.array(Image.open(file))] if file.exists() and split != "train_mini" else None
-        yield one, Image.open(root / "JPEGImages" / f"{one}.jpg"), mask, {wanted[i] for i in labels[one] if i in wanted}
-
-
 def _others(samples: Path, folder: Folder, random: np.random.Generator) -> list[tuple[str, Sample]]:
     "Split and sample of each image: aerial ones are scored on two places that no fit has seen."
-    make = dict(kvasir=_kvasir, dubai=_dubai, coco=_coco)[folder.source]
+    make = dict(kvasir=kvasir_samples, dubai=dubai_samples, coco=coco_samples)[folder.source]
     count = 80 * folder.images if folder.source == "coco" else 2 * (folder.images + folder.scored)
     found = list(make(samples, Trial(folder.source, count, folder.classes), random))
     found = [found[i] for i in random.permutation(len(found))]
@@ -139,9 +128,9 @@ def measure(
         os.environ["CTM_RUNS"] = str(Path(home, "runs"))
         place = taught = Path(home, "folder")
         if folder.source == "voc":
-            val = [("val", one) for one in _photographs(samples, "val", folder.classes, folder.scored, random)]
+            val = [("val", one) for one in voc_samples(samples, Trial("val", folder.scored, folder.classes), random)]
             lists = {
-                n: [("train", one) for one in _photographs(samples, n, folder.classes, folder.images, random)]
+                n: [("train", one) for one in voc_samples(samples, Trial(n, folder.images, folder.classes), random)]
                 for n in ("train_mini", "tune")
             }
             taught = Path(home, "taught")
@@ -172,7 +161,7 @@ def folder_table(
     cells = {
         key: f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" if len(v) > 1 else f"{v[0]:.1f}" for key, v in found.items()
     }
-    return pd.Series(cells).unstack(sort=False).reindex(columns=ROWS).fillna("-")
+    return pd.Series(cells, dtype=object).unstack(sort=False).reindex(columns=ROWS).astype(object).fillna("-")
 
 
 def main() -> None:

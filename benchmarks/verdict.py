@@ -84,10 +84,10 @@ TRIALS = [  # those of `tune` choose the verdict's form; a failure among the oth
     Trial("val", 112, OTHERS, wrong=0.4, **ONE_EPOCH), Trial("kvasir", 112, wrong=0.2, **ONE_EPOCH),
     Trial("kvasir", 37, how="scratch"), Trial("coco", 40, STREET), Trial("coco", 24, STREET, wrong=0.2, **TEN_EPOCHS),
 ]  # fmt: skip
-Sample = tuple[str, Image.Image, np.ndarray, set[str]]  # name, picture, mask of values, names of its classes
+Sample = tuple[str, Image.Image, np.ndarray | None, set[str]]  # name, picture, mask of values, names of its classes
 
 
-def _voc(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+def voc_samples(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
     "Photographs with at least one of the classes, as many of each as can be."
     root = samples / "voc2012_real" / "VOCdevkit" / "VOC2012"
     labels = json.loads((root / "labels.json").read_text())
@@ -101,13 +101,14 @@ def _voc(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[S
         if found:
             taken[found] = {wanted[i] for i in labels[found] if i in wanted}
     for one, names in taken.items():
-        mask = np.array(Image.open(root / "SegmentationClass" / f"{one}.png"))
+        file = root / "SegmentationClass" / f"{one}.png"
         values = np.full(256, IGNORE, np.uint8)
         values[[0, *(i + 1 for i in wanted)]] = [0, *(1 + n for n in range(len(wanted)))]
-        yield one, Image.open(root / "JPEGImages" / f"{one}.jpg"), values[mask], names
+        mask = values[np.array(Image.open(file))] if file.exists() else None  # most training photographs have none
+        yield one, Image.open(root / "JPEGImages" / f"{one}.jpg"), mask, names
 
 
-def _coco(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+def coco_samples(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
     "Photographs with at least one of the classes; objects of others do not count."
     numbers = [COCO_CLASSES.index(name) for name in trial.classes]
     values = np.full(256, IGNORE, np.uint8)
@@ -121,7 +122,7 @@ def _coco(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[
         yield data.names[index], Image.fromarray(image.transpose(1, 2, 0)), values[mask], shown
 
 
-def _kvasir(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+def kvasir_samples(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
     "Quarters of endoscopy images: as many with a polyp as without."
     files = sorted((samples / "endotect" / "Kvasir-SEG_effisegnet352" / "train" / "images").iterdir())
     counts = {True: 0, False: 0}
@@ -143,7 +144,7 @@ def _kvasir(samples: Path, trial: Trial, random: np.random.Generator) -> Iterato
 DUBAI = {"Building": "3C1098", "Land": "8429F6", "Road": "6EC1E4", "Vegetation": "FEDD3A", "Water": "E2A929"}
 
 
-def _dubai(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
+def dubai_samples(samples: Path, trial: Trial, random: np.random.Generator) -> Iterator[Sample]:
     "Squares of aerial images; a class is there if it fills a tenth."
     files = sorted((samples / "mbrsc_dubai").glob("*/Tile */images/*.jpg"))
     for turn in range(trial.images):
@@ -178,7 +179,7 @@ def write_trial(
     place: Path,  # folder to be filled with images/ and labels.csv
 ) -> tuple[list[str], dict[str, np.ndarray]]:  # names of the masks' values; true masks by the image's name
     "Folder of images and a table, and the truth about it, which stays in memory."
-    makers = dict(tune=_voc, val=_voc, kvasir=_kvasir, dubai=_dubai, coco=_coco)
+    makers = dict(tune=voc_samples, val=voc_samples, kvasir=kvasir_samples, dubai=dubai_samples, coco=coco_samples)
     random = np.random.default_rng(trial.seed)
     spoil = np.random.default_rng(trial.seed + 1)
     classes = sorted(trial.classes) or dict(kvasir=["polyp"], dubai=[*DUBAI])[trial.source]

@@ -163,10 +163,12 @@ def photo_rows(
     root: str | Path = "voc2012_real",  # folder of VOC 2012
     lists: Sequence[str] = ("train_here", "val", "tune"),  # to train, to score, to tune on
     labels: str = "cls_labels",  # source of the image-level labels, as in the reader
+    changes: dict | None = None,  # fields of `Config` that differ from the preset `photo`, such as the network
     **how,  # options of `run_named`: again, kept
 ) -> list[Row]:  # in order
     "Rows of methods on photographs of VOC 2012, in their own sizes, run or read."
-    return stem_rows("voc2012", names, seeds, root=root, changes=_photo_changes(lists, labels), **how)
+    changes = (changes or {}) | _photo_changes(lists, labels)
+    return stem_rows("voc2012", names, seeds, root=root, changes=changes, **how)
 
 # %% ../../nbs/reports/05_compare.ipynb #dd08ddf8
 def photo_sweep(

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import ctm
 from benchmarks import cost, data, explorer, folders, growth, linear, narrow, speed, timing
@@ -253,3 +254,17 @@ def test_cells_are_scored_by_area_too(monkeypatch):
     found = torch.tensor([[[0, 2, 0], [2, 1, 1]]])
     scores = narrow.scores_at_cells(SimpleNamespace(patch_embed=None), data, {"x": lambda seen: found})
     assert scores == {"x": dict(miou=pytest.approx((1 / 2 + 1 + 1 / 2) / 3), area=2 / 3)}
+
+
+def test_a_folder_is_fitted_on_one_part_and_scored_on_the_other(tmp_path):
+    random = np.random.default_rng(0)
+    mask = np.zeros((40, 50), np.uint8)
+    mask[:, 25:] = 1
+    one = folders.Folder("kvasir", 6, 3, ("polyp",))
+    picture = lambda: Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8))  # noqa: E731
+    made = [("val" if n < 3 else "train", (f"{n}", picture(), mask, {"polyp"} if n % 2 else set())) for n in range(9)]
+    plan = folders.write_folder(tmp_path, one, made)
+    assert (len(plan.train), len(plan.val), plan.val.background) == (6, 3, 0)
+    lines = [dict(folder=one.name, scores=dict(box=0.4 + 0.1 * n, sharp=0.75)) for n in range(2)]
+    table = folders.folder_table(lines)
+    assert table.loc[one.name, ["box", "cam", "sharp"]].tolist() == ["45.0 ± 7.1", "-", "75.0 ± 0.0"]
