@@ -288,16 +288,22 @@ def curve_plan(
     return ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **truth)
 
 
+def _curve_name(count: int, seed: int) -> str:
+    "Name of a fit of the curve; those of the first seed have none in it."
+    return f"curve, {count} images a class" + (f", seed {seed}" if seed else "")
+
+
 def run_curve(
     samples: Path,  # folder of real images
     count: int,  # number of training images of each class
+    seed: int = 0,  # seed of the images' choice and of the fit
 ) -> dict:  # line of figures/verdict.json
     "Quality of masks, by given labels, of photographs that a fit has not seen."
     start = time.time()
     with tempfile.TemporaryDirectory() as folder:
-        plan = curve_plan(samples, Path(folder), count)
-        scores = ctm.train_folder(plan)[1].loc["labels given"]
-    line = dict(name=f"curve, {count} images a class", images_a_class=count, miou=float(scores["miou"]))
+        plan = curve_plan(samples, Path(folder), count, seed)
+        scores = ctm.train_folder(plan, seed)[1].loc["labels given"]
+    line = dict(name=_curve_name(count, seed), images_a_class=count, seed=seed, miou=float(scores["miou"]))
     return line | dict(config=plan.config.stored(), seconds=round(time.time() - start), versions=versions())
 
 
@@ -307,7 +313,8 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="folder of the four sets")
     samples = parser.parse_args().samples
     runs = {trial.name: partial(run_trial, samples, trial) for trial in TRIALS}
-    runs |= {f"curve, {count} images a class": partial(run_curve, samples, count) for count in CURVE}
+    curve = product(range(3), CURVE)
+    runs |= {_curve_name(count, seed): partial(run_curve, samples, count, seed) for seed, count in curve}
     lines = store_missing("verdict", runs)
     for held_out, background in product((False, True), repeat=2):
         correlation, count = rank_correlation(lines, held_out, background)
