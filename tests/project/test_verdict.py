@@ -102,10 +102,10 @@ def test_the_number_falls_with_each_sign(worse):
 
 
 def test_what_is_promised_lies_between_the_measurements():
-    "Which fall: more images of a class were no better where labels are given."
     said = [promise(n, 3) for n in (10, 20, 30, 100, 300)]
     values = [float(re.search(r"about (0\.\d\d)", one)[1]) for one in said]
-    assert values == sorted(values, reverse=True) and all(0.7 < value < 0.8 for value in values)
+    assert min(values[0], values[2]) <= values[1] <= max(values[0], values[2])
+    assert all(0.7 < value < 0.8 for value in values)
     for images, words in ((3, "3 images, fewer than was"), (1000, "1000 images, more than was")):
         assert words in promise(images, 3) and "about" not in promise(images, 3), "no promise beyond what was measured"
     assert "Twenty classes" in promise(20, 20) and "Twenty" not in promise(20, 3)
@@ -259,6 +259,8 @@ def test_the_number_ranks_runs_as_true_masks_do():
 
 
 def test_the_curve_is_the_one_that_was_measured():
-    lines = {line["name"]: line for line in json.loads((ROOT / "figures" / "verdict.json").read_text())}
+    "The mean over the draws of each number of images."
+    lines = json.loads((ROOT / "figures" / "verdict.json").read_text())
     for count in (10, 30, 100, 300):
-        assert f"about {lines[f'curve, {count} images a class']['miou']:.2f} (" in promise(count, 3)
+        found = [line["miou"] for line in lines if line.get("images_a_class") == count]
+        assert f"about {np.mean(found):.2f} (" in promise(count, 3)
