@@ -540,6 +540,24 @@ def experiment_two(stack: list, rng: random.Random, short: bool) -> dict:
     return counts
 
 
+def experiment_sleep(stack: list, rng: random.Random, short: bool) -> dict:
+    "A run that stands still for a while, as on a laptop whose lid is shut: the end is the same."
+    expected, _, seconds = whole(task_run, stack)
+    counts = dict(sleeps=0, same=0, broken=[], left=[])
+    while counts["sleeps"] < (1 if short else 6):
+        place = fresh(stack)
+        pid = start(task_run, place)
+        time.sleep(rng.uniform(0.2, 0.8) * seconds)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+        counts["sleeps"] += 1
+        counts["same"] += end(pid) == 0 and got(place) == expected
+        counts["broken"] += broken(place / "runs")
+        counts["left"] += left_over(place / "runs")
+    return counts
+
+
 def experiment_damaged(stack: list, rng: random.Random, short: bool) -> dict:
     "The last checkpoint loses or changes bytes: noticed, the one before is used, the end is the same."
     expected, events, _ = whole(task_run, stack, FULL["checkpoint"][1])
@@ -728,9 +746,9 @@ def main() -> None:
     facts = dict(command="python tests/survive.py --out figures/survive.json", seed=args.seed, versions=versions())
     facts |= dict(seconds=round(time.monotonic() - begun), short=args.short) if args.out else {}
     if args.names and args.out and Path(args.out).exists():  # the others as they were
-        found = {
-            name: value for name, value in json.loads(Path(args.out).read_text()).items() if name in EXPERIMENTS
-        } | found
+        before = json.loads(Path(args.out).read_text())
+        facts["seconds"] += before["seconds"]
+        found = {name: value for name, value in before.items() if name in EXPERIMENTS} | found
     text = json.dumps((facts if args.out else {}) | found, indent=1)
     write_whole(args.out, text + "\n") if args.out else print(text)
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
+from torch import nn
 
 from ..core import BadFileError, absolute, atomic_path, data_root, log, versions
 from ..data.dataset import warn_skipped
@@ -25,7 +27,9 @@ from .overview import Plan, check_corrected, check_targets, images_of, place_of,
 from .saved import save_masker
 from .scores import known_labels, mask_all, score_written, training_window
 from .verdict import verdict_before, write_verdict
+from ..runtime.distributed import OutOfMemoryError
 from ..synthetic.sets import make_synthetic
+from ..train.config import Config
 from ..train.data import SYNTHETIC_SIZE, load_dataset
 from ..train.fit import fit
 
@@ -122,6 +126,24 @@ def own_or_example(
     example = _example_folder()
     return example | dict(reader=example["reader"] | reader)
 
+# %% ../../nbs/project/05_folder.ipynb #d817098c
+def _fit_with_room(
+    plan: Plan, seed: int, facts: dict, **fit_options
+) -> tuple[nn.Module, Config]:  # trained model, and the configuration that it was fitted with
+    "Fit of a plan; where the device has too little memory, in batches half as large, which is said."
+    config = plan.config
+    while True:
+        folder = plan.out / "fits" / f"{config.key()}-seed{seed}-{identity_key(*facts.values())[:8]}"
+        try:
+            return fit(config, plan.train, plan.val, folder, seed, facts=facts, **fit_options), config
+        except OutOfMemoryError:
+            if config.batch_size == 1:
+                raise
+        words = "%s: the device has too little memory for %d images at once: %d are taken from now on"
+        log.warning(words, plan.images, config.batch_size, config.batch_size // 2)
+        config = dataclasses.replace(config, batch_size=config.batch_size // 2)
+        torch.cuda.empty_cache()
+
 # %% ../../nbs/project/05_folder.ipynb #3dd0b1ce
 def train_folder(
     plan: Plan,  # configuration, data and folders
@@ -134,13 +156,12 @@ def train_folder(
     facts = dict(train=identify(plan.train, masks=False), val=identify(plan.val, masks=False))
     for sentence in repeated(**facts):
         log.warning("%s: %s", plan.images, sentence)
-    folder = plan.out / "fits" / f"{plan.config.key()}-seed{seed}-{identity_key(*facts.values())[:8]}"
-    model = fit(plan.config, plan.train, plan.val, folder, seed, facts=facts, **fit_options)
+    model, config = _fit_with_room(plan, seed, facts, **fit_options)
     data = plan.train
-    masker = Masker(model, plan.config, data.mean, data.std, data.classes, data.mask_colors, data.background)
+    masker = Masker(model, config, data.mean, data.std, data.classes, data.mask_colors, data.background)
     save_masker(masker, plan.out, training_window(plan), data.rgb)
     kinds = ("predicted", "given") if data.share is None else ("predicted",)
-    accuracy = score_masks(predict_batches(model, plan.val, plan.config), len(plan.val.mask_classes))
+    accuracy = score_masks(predict_batches(model, plan.val, config), len(plan.val.mask_classes))
     rows = {}
     for labels in kinds:
         found = score_written(plan, masker, labels == "given", window=window, overlap=overlap)
@@ -148,7 +169,7 @@ def train_folder(
         rows[f"labels {labels}"] = dict(classifier_accuracy=accuracy["classifier_accuracy"]) | found
         rows[f"labels {labels}"] |= {f"IoU {name}": value for name, value in iou.items()}
     scores = pd.DataFrame(rows, dtype=float).T
-    facts = dict(scores=scores.T.to_dict(), config=dataclasses.asdict(plan.config), seed=seed, versions=versions())
+    facts = dict(scores=scores.T.to_dict(), config=dataclasses.asdict(config), seed=seed, versions=versions())
     with atomic_path(plan.out / "summary.json") as temporary:
         temporary.write_text(json.dumps(facts, indent=1, default=str).replace("NaN", "null"))
     return masker, scores

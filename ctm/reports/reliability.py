@@ -39,6 +39,7 @@ def _experiments(
             rows.append(("asked to stop", what, counts["stops"], counts))
     rows.append(("time limit", "in slices", 1, found["stop"]["under a time limit"]))
     rows.append(("two at once", "", found["two"]["pairs"], found["two"]))
+    rows.append(("asleep", "", found["sleep"]["sleeps"], found["sleep"]))
     rows.append(("last checkpoint damaged", "", found["damaged"]["damaged"], found["damaged"]))
     for what, counts in found["full"].items():
         rows.append(("disk full", what, 1, counts))

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools import ROOT
 
-EXPERIMENTS = {"kill", "kill_command", "damaged", "two", "stop", "full", "long", "determinism", "bad"}
+EXPERIMENTS = {"kill", "kill_command", "damaged", "two", "sleep", "stop", "full", "long", "determinism", "bad"}
 pytestmark = pytest.mark.xdist_group("survive")
 
 
@@ -59,6 +59,10 @@ def test_full_disk(found):
 def test_two_at_once(found):
     check_equal_ends(found["two"], "pairs")
     assert found["two"]["waited"] == found["two"]["pairs"]
+
+
+def test_a_run_that_slept(found):
+    check_equal_ends(found["sleep"], "sleeps")
 
 
 def test_damaged_checkpoint(found):

@@ -15,7 +15,9 @@ from ctm.core import BadFileError, DatasetNotFoundError
 from ctm.io.masks import read_mask
 from ctm.io.record import read_masked
 from ctm.metrics import SegmentationScores
+from ctm.project import folder
 from ctm.project.folder import own_or_example
+from ctm.runtime.distributed import OutOfMemoryError
 from tests.tools import ROOT, TINY_PLAN, link_elsewhere, write_labelled
 
 
@@ -224,3 +226,23 @@ def test_a_folder_per_class_needs_no_table(tmp_path, monkeypatch, caplog, halves
         BadFileError, match="'lost.png' has no label; give a table, masks=, or put images into a folder"
     ):
         ctm.plan_folder(tmp_path / "images", None, tmp_path / "out", **TINY_PLAN)
+
+
+def test_batches_are_halved_where_memory_is_short(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("CTM_RUNS", str(tmp_path / "runs"))
+    plan = ctm.plan_folder(*write_folder(tmp_path), **TINY_PLAN)
+    usual = folder.fit
+
+    def small(config, *rest, **options):
+        if config.batch_size > 1:
+            raise OutOfMemoryError("a batch: the device has too little memory; lower batch_size")
+        return usual(config, *rest, **options)
+
+    monkeypatch.setattr(folder, "fit", small)
+    masker, _ = ctm.train_folder(plan)
+    assert (plan.config.batch_size, masker.config.batch_size) == (4, 1)
+    assert "too little memory for 4 images at once: 2 are taken from now on" in caplog.text
+    assert ctm.load_masker(plan.out).config.batch_size == 1
+    monkeypatch.setattr(folder, "fit", lambda *_, **__: (_ for _ in ()).throw(OutOfMemoryError("not even one")))
+    with pytest.raises(OutOfMemoryError, match="not even one"):
+        ctm.train_folder(plan)
