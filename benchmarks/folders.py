@@ -43,7 +43,7 @@ from ctm.experiments.run import run
 from ctm.project.overview import Plan
 from ctm.segmentation.network import load_segmentation_config
 from ctm.segmentation.run import run_segmentation
-from ctm.train.config import load_config
+from ctm.train.config import Config, load_config
 
 SEEDS = (0, 1, 2)
 
@@ -79,7 +79,7 @@ def _others(samples: Path, folder: Folder, random: np.random.Generator) -> list[
     found = [found[i] for i in random.permutation(len(found))]
     if folder.source == "dubai":
         scored = [one for one in found if one[0].startswith(("Tile5", "Tile8"))]
-        fitted = [one for one in found if one not in scored]
+        fitted = [one for one in found if not one[0].startswith(("Tile5", "Tile8"))]
     else:
         scored, fitted = found[: folder.scored], found[folder.scored :]
     return [("val", one) for one in scored[: folder.scored]] + [("train", one) for one in fitted[: folder.images]]
@@ -108,13 +108,15 @@ def write_folder(
     return ctm.plan_folder(place / "images", place / "labels.csv", place / "out", **how)
 
 
+def _plain(plan: Plan) -> Config:
+    "Configuration of rivals on the images of a plan, as they are seen there."
+    return load_config("folder", "photo", img_size=list(plan.config.img_size), data=plan.config.data)
+
+
 def _full(place: Path, plan: Plan, seed: int) -> float:
     "mIoU of cells that learnt the true masks of a folder's training images."
-    how = dict(img_size=list(plan.config.img_size), data=plan.config.data)
-    network = load_segmentation_config("photo")
-    return run_segmentation(load_config("folder", "photo", **how), network, seed, root=place, masks="true").metrics[
-        "miou"
-    ]
+    found = run_segmentation(_plain(plan), load_segmentation_config("photo"), seed, root=place, masks="true")
+    return found.metrics["miou"]
 
 
 def measure(
@@ -139,8 +141,7 @@ def measure(
         else:
             other = plan = write_folder(place, folder, _others(samples, folder, random))
         sharp = run(plan.config, seed, root=place)
-        plain = load_config("folder", "photo", img_size=list(plan.config.img_size), data=plan.config.data)
-        cam = run(plain, seed, root=place, method="linear_cam")
+        cam = run(_plain(plan), seed, root=place, method="linear_cam")
         given = {name: result.extra["given_labels"]["miou"] for name, result in dict(sharp=sharp, cam=cam).items()}
         scores = {name: sharp.extra[name]["miou"] for name in ("box", "constant") if name in sharp.extra}
         scores |= given | {"sharp predicted": sharp.metrics["miou"], "cam predicted": cam.metrics["miou"]}
@@ -161,7 +162,7 @@ def folder_table(
     cells = {
         key: f"{np.mean(v):.1f} ± {np.std(v, ddof=1):.1f}" if len(v) > 1 else f"{v[0]:.1f}" for key, v in found.items()
     }
-    return pd.Series(cells, dtype=object).unstack(sort=False).reindex(columns=ROWS).astype(object).fillna("-")
+    return pd.Series(cells).unstack(sort=False).reindex(columns=ROWS).astype(object).fillna("-")
 
 
 def main() -> None:

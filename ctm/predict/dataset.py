@@ -78,8 +78,9 @@ def _reads_kept(config: Config, maps_of: MapsOf | None, *models: nn.Module) -> b
     "Whether masks are made of nothing else than one stem's maps of one view."
     one = config.scales == (1.0,) and not config.flip
     reads = maps_of is None or getattr(maps_of, "reads_seen", False)
-    stems = [getattr(model, "patch_embed", None) for model in models]
-    return one and reads and len({stem.digest() if isinstance(stem, Stem) else None for stem in stems}) == 1
+    stems = {getattr(model, "patch_embed", None) for model in models}  # a model that stands twice has one
+    alike = len(stems) == 1 or len({stem.digest() if isinstance(stem, Stem) else None for stem in stems}) == 1
+    return one and reads and alike
 
 # %% ../../nbs/predict/02_dataset.ipynb #feba6fa2
 def _read_maps(
